@@ -1,0 +1,362 @@
+"""The disk and the machine: the one module that calls the system for files, maps and locks.
+
+Everything the engine does to a file goes through a function here, so a test can count the steps, make one fail, or
+kill the process at it: `on_step`, when set, is called with the step's name before each one that changes anything.
+
+What differs on macOS (best effort, not tested): `F_FULLFSYNC` for a flush, `flock`-free OFD locks are missing there,
+so opening a store raises `UnsupportedError` unless the platform has them.
+"""
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import struct
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from kafkalite.errors import StoreFullError, StorePermissionError, UnsupportedError
+
+if sys.platform == "win32":  # pragma: no cover
+    raise UnsupportedError(
+        "kafkalite runs on Linux (and, best effort, macOS): Windows lacks the file locks it rests on"
+    )
+
+on_step: Callable[[str], None] | None = None
+"""A test's hook: called with the name of each step that changes the disk, before it happens."""
+
+IOV_MAX: Final = 1024
+ZEROS: Final = bytes(1024 * 1024)
+PAGE: Final = mmap.PAGESIZE
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    (
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "ncpfs",
+        "9p",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "ocfs2",
+        "gfs2",
+        "beegfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.ceph",
+        "fuse.s3fs",
+        "fuse.gcsfuse",
+        "fuse.rclone",
+    )
+)
+
+_READ_ONLY_ERRNOS: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def step(name: str) -> None:
+    """Tell the hook, if there is one, what comes next."""
+    if on_step is not None:
+        on_step(name)
+
+
+def as_ours(error: OSError, doing: str) -> Exception:
+    """The system's errors for "full" and "not allowed" as ours, any other as it is; `doing` names action and path."""
+    if error.errno in _FULL_ERRNOS:
+        return StoreFullError(f"{doing}: {error.strerror}: free space, then try again")
+    if error.errno in _READ_ONLY_ERRNOS:
+        return StorePermissionError(
+            f"{doing}: {error.strerror}: grant the permission, or open a cleanly closed store with read_only=True"
+        )
+    return error
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """`as_ours` for whatever a block raises."""
+    try:
+        yield
+    except OSError as error:
+        ours = as_ours(error, doing)
+        if ours is error:
+            raise
+        raise ours from error
+
+
+# Files
+
+
+def open_file(path: Path, *, write: bool, create: bool = False) -> int:
+    """A descriptor, never inherited by programs that are started."""
+    if create:
+        step(f"create {path.name}")
+    flags = os.O_RDWR if write else os.O_RDONLY
+    with translated(f"cannot open {path}"):
+        return os.open(path, flags | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+
+
+def close(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def write(fd: int, buffers: Sequence[bytes | memoryview], position: int) -> None:
+    """Write all buffers one after another from `position` on, however the system slices it."""
+    if on_step is not None:
+        on_step("write")
+    size = sum(map(len, buffers))
+    written = os.pwritev(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX], position)
+    if written != size:
+        _write_rest(fd, buffers, position, written)
+
+
+def _write_rest(fd: int, buffers: Sequence[bytes | memoryview], position: int, written: int) -> None:
+    rest = [memoryview(buffer) for buffer in buffers]
+    while True:
+        position += written
+        while rest and written >= len(rest[0]):
+            written -= len(rest.pop(0))
+        if not rest:
+            return
+        rest[0] = rest[0][written:]
+        step("write on")
+        written = os.pwritev(fd, rest[:IOV_MAX], position)
+
+
+def read(fd: int, size: int, position: int) -> bytes:
+    """At most `size` bytes from `position` on; fewer only at the file's end."""
+    parts = []
+    while size > 0:
+        part = os.pread(fd, min(size, 1 << 30), position)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+        position += len(part)
+    return b"".join(parts)
+
+
+def flush(fd: int) -> None:
+    """Return when the file's bytes, and what is needed to find them, are on the disk; raises OSError when not."""
+    step("flush")
+    if sys.platform == "darwin":  # pragma: no cover
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+def flush_directory(path: Path) -> None:
+    """Make creations, renames and removals in a directory durable."""
+    step("flush directory")
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fill_with_zeros(fd: int, start: int, end: int) -> None:
+    """Write zeros over [start, end): written extents survive a failed write-back where preallocated ones do not."""
+    while start < end:
+        step("zeros")
+        start += os.pwrite(fd, ZEROS[: end - start], start)
+
+
+def reserve(fd: int, start: int, end: int) -> None:
+    """Give [start, end) space on the disk, reading as zeros, without writing it."""
+    step("reserve")
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, start, end - start)
+    else:  # pragma: no cover
+        fill_with_zeros(fd, start, end)
+
+
+def truncate(fd: int, size: int) -> None:
+    step("truncate")
+    os.ftruncate(fd, size)
+
+
+def file_size(fd: int) -> int:
+    return os.fstat(fd).st_size
+
+
+def identity(fd: int) -> tuple[int, int]:
+    """(device, inode): the file itself, whatever its names."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def path_identity(path: Path) -> tuple[int, int] | None:
+    """(device, inode) of what a path names now, or None."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def link_count(fd: int) -> int:
+    return os.fstat(fd).st_nlink
+
+
+def is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def rename(source: Path, target: Path) -> None:
+    step(f"rename {source.name}")
+    source.rename(target)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file if it is there."""
+    step(f"unlink {path.name}")
+    path.unlink(missing_ok=True)
+
+
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    step(f"mkdir {path.name}")
+    with translated(f"cannot create the directory {path}"):
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+
+
+def open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write to the file system of `path`."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def used_bytes(path: Path) -> int:
+    """Bytes that a file takes on its disk."""
+    return path.stat().st_blocks * 512
+
+
+# Maps
+
+Map = mmap.mmap
+
+
+def map_read_only(fd: int, start: int, size: int) -> Map:
+    """A read-only map of [start, start + size); `start` is a multiple of the page size."""
+    return mmap.mmap(fd, size, access=mmap.ACCESS_READ, offset=start)
+
+
+def map_shared(fd: int, size: int) -> Map:
+    """A map that all processes write and read."""
+    return mmap.mmap(fd, size)
+
+
+# Locks: open file description byte ranges (fcntl(2), F_OFD_SETLK)
+
+_FLOCK: Final = struct.Struct("@hhqqi4x")
+_SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
+_GET_LOCK: Final = getattr(fcntl, "F_OFD_GETLK", None)
+LOCK_CONFLICTS: Final = (errno.EAGAIN, errno.EACCES)
+fcntl_call = fcntl.fcntl
+
+
+def lock_request(byte: int, *, exclusive: bool) -> bytes:
+    """What `lock` takes: made once for each lock, as the call is on the hot path."""
+    if _SET_LOCK is None:  # pragma: no cover
+        raise UnsupportedError("this platform has no open-file-description locks (Linux has them since 3.15)")
+    return _FLOCK.pack(fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+
+
+def unlock_request(byte: int) -> bytes:
+    return _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
+
+
+def lock(fd: int, request: bytes) -> bool:
+    """Take the lock now, or return False: another open file description has it."""
+    try:
+        fcntl_call(fd, _SET_LOCK, request)  # type: ignore[arg-type]  # None was refused by lock_request
+    except OSError as error:
+        if error.errno in LOCK_CONFLICTS:
+            return False
+        raise
+    return True
+
+
+def unlock(fd: int, request: bytes) -> None:
+    """Let it go; harmless when it is not held."""
+    fcntl_call(fd, _SET_LOCK, request)  # type: ignore[arg-type]
+
+
+def is_locked(fd: int, byte: int) -> bool:
+    """Whether another description holds the byte exclusively: the lock is tested, not taken."""
+    request = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+    answer = fcntl_call(fd, _GET_LOCK, request)  # type: ignore[arg-type]
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+# The machine
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def process_state(pid: int) -> str:
+    """A word for what a process is doing, for error messages: running, stopped, gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "gone or of another user"
+    return {"T": "stopped", "t": "stopped by a debugger", "Z": "ended", "D": "waiting for its disk"}.get(
+        fields[0], "running"
+    )
+
+
+def boot_id() -> bytes:
+    """16 bytes that change with every boot; zeros where the system does not say."""
+    try:
+        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+def pid_namespace() -> int:
+    """The number of this process's PID namespace; 0 where there are none."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def file_system_type(path: Path) -> str:
+    """The type of the file system that a real path lies on, as mount(8) names it; "" when unknown."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    best, found = -1, ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mount = Path(before.split()[4].encode().decode("unicode_escape"))
+        depth = len(mount.parts)
+        if depth >= best and (path == mount or mount in path.parents):
+            best, found = depth, after.split()[0]
+    return found
+
+
+def random_bytes(size: int) -> bytes:
+    return os.urandom(size)
+
+
+at_fork = os.register_at_fork

@@ -1,0 +1,234 @@
+"""Every error of kafkalite: THE error table.
+
+A class is a row: its name, what it means, how to mend it, whether trying again can help (`retriable`), and Kafka's
+protocol code where Kafka has the same error (`code`; https://kafka.apache.org/protocol#protocol_error_codes).
+The message of an instance names the thing, the value and the fix. `ERRORS` lists the rows, in the order of the
+reference page.
+
+An operating error is one of these; a programmer's error inside kafkalite is an `AssertionError` and a defect.
+"""
+
+from typing import Any, ClassVar
+
+__all__ = ["ERRORS"]  # extended below, as the table is
+
+
+class KafkaliteError(Exception):
+    """Base of all errors of kafkalite; catching it catches nothing else."""
+
+    retriable: ClassVar[bool] = False
+    code: ClassVar[int | None] = None
+    fix: ClassVar[str] = ""
+
+
+class ConfigError(KafkaliteError, ValueError):
+    """A setting or an argument is unknown, of the wrong type or outside its valid values."""
+
+    code = 40
+    fix = "The message names the setting, the value and what is valid; `docs/reference/settings` lists all."
+
+
+class InvalidTopicError(ConfigError):
+    """A topic name breaks Kafka's rules: 1 to 249 of the characters a-z A-Z 0-9 . _ -, and neither "." nor ".."."""
+
+    code = 17
+    fix = "Choose another name."
+
+
+class StoreNotFoundError(KafkaliteError, FileNotFoundError):
+    """There is no store at this path, and none may be created there."""
+
+    fix = "Check the path, or open it with create=True."
+
+
+class NotAStoreError(KafkaliteError, OSError):
+    """Something is at this path, and it is not a store of kafkalite."""
+
+    fix = "Choose an absent or empty path; kafkalite never writes over what it does not know."
+
+
+class StoreVersionError(KafkaliteError):
+    """The store was written by a newer kafkalite, in a format that this one does not know."""
+
+    fix = "Upgrade kafkalite; nothing was changed."
+
+
+class StorePermissionError(KafkaliteError, PermissionError):
+    """A file of the store may not be read or written by this user, or lies on a read-only medium."""
+
+    fix = "Grant the permission, or open with read_only=True a store that was closed cleanly."
+
+
+class StoreLocationError(KafkaliteError, OSError):
+    """The store's place cannot keep the promises: a network file system, a hard link, another PID namespace."""
+
+    fix = "Put the store on a local disk and open it from one PID namespace, under one name."
+
+
+class StoreSettingsError(ConfigError):
+    """A setting that belongs to the store was given, and the store has another value."""
+
+    fix = "Leave it out to take the store's value, or change it for all with store.alter()."
+
+
+class StoreFailedError(KafkaliteError):
+    """A flush failed: what was appended since the last good flush may not be on disk; the outcome is unknown."""
+
+    retriable = True
+    code = 56
+    fix = "Mend the disk and try again: the store verifies, rewrites and flushes by itself, then goes on."
+
+
+class StoreBusyError(KafkaliteError, TimeoutError):
+    """A lock of the store was not free within the time allowed; the message names the process that holds it."""
+
+    retriable = True
+    code = 7
+    fix = "Continue or end the stopped process, or allow more time (max_block_ms)."
+
+
+class StoreFullError(KafkaliteError, OSError):
+    """The disk is full, or a quota or limit of the system is used up; nothing was appended."""
+
+    retriable = True
+    code = 56
+    fix = "Free space, then try again; nothing acknowledged is lost."
+
+
+class CorruptRecordError(KafkaliteError):
+    """Bytes of the journal fail their checksum where good ones were acknowledged."""
+
+    code = 2
+    fix = "`kafkalite check` locates the damage, `kafkalite repair` salvages around it and keeps the original."
+
+
+class TopicSettingsError(ConfigError):
+    """A topic exists with other settings than the ones given."""
+
+    code = 36
+    fix = "Leave the setting out to take what the topic has, or change it with topic.alter()."
+
+
+class UnknownTopicError(KafkaliteError, LookupError):
+    """There is no topic of this name (any more), and none may be created."""
+
+    code = 3
+    fix = "Create it with store.topic(name); store.topics() lists what there is."
+
+
+class UnknownPartitionError(ConfigError, LookupError):
+    """The topic has no partition of this number."""
+
+    code = 3
+    fix = "Partitions count from 0 to topic.partition_count - 1."
+
+
+class RecordTooLargeError(KafkaliteError, ValueError):
+    """One record, with key and headers, is larger than the topic's max_message_bytes; or a commit than the limit."""
+
+    code = 10
+    fix = "Raise max_message_bytes with topic.alter(), or split the value."
+
+
+class SerializationError(KafkaliteError, TypeError):
+    """A key or value cannot be turned into bytes by the topic's serde."""
+
+    fix = "Send what the topic's key= and value= types say; nulls need the default type or kafkalite.optional()."
+
+
+class DeserializationError(KafkaliteError, ValueError):
+    """The bytes of a record cannot be turned into the topic's type; `.record` is the raw record."""
+
+    fix = "Read it with the type it was written with, or go on: the next record follows."
+
+    def __init__(self, message: str, record: Any = None) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+class OffsetOutOfRangeError(KafkaliteError, LookupError):
+    """The offset asked for was removed, or lies beyond the end of the partition."""
+
+    code = 1
+    fix = "Start within [topic.beginning_offsets(), topic.end_offsets()], or from 'earliest' or 'latest'."
+
+
+class OffsetConflictError(KafkaliteError):
+    """`expected_end_offset` differs from the partition's end: another writer was first; nothing was written."""
+
+    fix = "Read what is new from `.expected` on, decide again, append again."
+
+    def __init__(self, message: str, expected: int = -1, actual: int = -1) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class SequenceError(KafkaliteError):
+    """A producer's batch skips ahead of the sequence expected of it, or is older than those remembered."""
+
+    code = 45
+    fix = "Close this producer and open another; records are in order up to the last one acknowledged."
+
+
+class ProducerFencedError(KafkaliteError):
+    """A newer producer with the same identity took over."""
+
+    code = 90
+    fix = "End this producer: the newer one goes on in its place."
+
+
+class DeliveryError(KafkaliteError):
+    """Records sent by this producer were not committed; `.failures` holds one (record, error) each."""
+
+    fix = "Look at each delivery's error; send again those that are retriable."
+
+    def __init__(self, message: str, failures: tuple[tuple[Any, BaseException], ...] = ()) -> None:
+        super().__init__(message)
+        self.failures = failures
+
+
+class OutcomeUnknownError(KafkaliteError):
+    """The wait for a commit was cut short after its append: it may have happened or not."""
+
+    retriable = True
+    fix = "Read back, or send again through an idempotent producer: a repeat is recognised."
+
+
+class KafkaTimeoutError(KafkaliteError, TimeoutError):
+    """The time allowed ran out."""
+
+    retriable = True
+    code = 7
+    fix = "Allow more time, or find out what holds it up: the message says."
+
+
+class ConcurrentUseError(KafkaliteError, RuntimeError):
+    """Two threads use an object at once that serves one at a time."""
+
+    fix = "Give each thread its own."
+
+
+class ClosedError(KafkaliteError, ValueError):
+    """The store, producer or iterator was closed."""
+
+    fix = "Open it again; inside `with` blocks this cannot happen."
+
+
+class ForkedError(KafkaliteError, RuntimeError):
+    """The object belongs to the parent process of this forked child."""
+
+    fix = "Make a new one in the child; stores and topics go on working there."
+
+
+class UnsupportedError(KafkaliteError, NotImplementedError):
+    """What was asked for cannot be done on this kind of store or platform."""
+
+    code = 35
+    fix = "The message says what can be done instead."
+
+
+ERRORS: tuple[type[KafkaliteError], ...] = tuple(
+    row for row in list(globals().values()) if isinstance(row, type) and issubclass(row, KafkaliteError)
+)
+__all__ += [row.__name__ for row in ERRORS]
