@@ -1,0 +1,426 @@
+"""The engine: one open store in one process, shared by every handle to it. It only composes.
+
+Threads: `commit` may be called by any number at once; readers take snapshots. A forked child finds the engine as its
+parent left it, lets go of what it inherited without unlocking anything, and opens the store again when it is used.
+"""
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import lmdb
+
+from kafkalite import config, disk
+from kafkalite.clock import Deadline
+from kafkalite.errors import (
+    ClosedError,
+    StoreFailedError,
+    StorePermissionError,
+    StoreSettingsError,
+    UnknownTopicError,
+)
+from kafkalite.storage import catalogue, index, keeper, opening, segment, superblock
+from kafkalite.storage.catalogue import CATALOGUE_LOG, TopicState
+from kafkalite.storage.check import Report, check
+from kafkalite.storage.commit import Append, Committer, Decide, NeedsSegment, Operation
+from kafkalite.storage.flush import Flusher
+from kafkalite.storage.frame import HEADER_SIZE as FRAME_HEADER_SIZE
+from kafkalite.storage.index import Positions
+from kafkalite.storage.place import Place, resolve
+from kafkalite.storage.wakeup import Wakeup
+
+DEFAULT_TIMEOUT: Final = 60.0
+
+_engines: dict[tuple[int, int], "Engine"] = {}
+_registry = threading.RLock()
+_alive: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+class Engine:
+    """An open store. `incarnation` counts the forks between the process that opened it and this one."""
+
+    def __init__(self, place: Place, opened: opening.Opened) -> None:
+        self.place = place
+        self.incarnation = 0
+        self.users = 0
+        self.is_open = True
+        self._topics: dict[str, TopicState] = {}
+        self._attach(opened)
+        _alive.add(self)
+
+    def _attach(self, opened: opening.Opened) -> None:
+        self._opened = opened
+        self.is_read_only = opened.is_read_only
+        self.locks = opened.locks
+        self.index = opened.environment
+        self.journal = opened.journal
+        self.wakeup = Wakeup(opened.run, opened.page)
+        self._flush_is_due = False
+        self._prepare_is_due = False
+        self._needs_reopening = False
+        if not opened.is_read_only:
+            self.committer = Committer(self.index, self.journal, self.locks)
+            self.flusher = Flusher(
+                self.index, self.journal, self.locks, lambda: opening.mark_failed(self.place, self._opened.fd)
+            )
+
+    # Committing
+
+    def append(self, appends: Sequence[Append], timeout: float | None = DEFAULT_TIMEOUT) -> Operation:
+        """Commit batches as one; see `commit`."""
+        return self.commit(Operation(appends), timeout)
+
+    def decide(self, decide: Decide, timeout: float | None = DEFAULT_TIMEOUT) -> Operation:
+        """Commit what `decide` makes of the index as it is under WRITE; it may raise instead, and nothing is written."""
+        return self.commit(Operation(decide=decide), timeout)
+
+    def commit(self, operation: Operation, timeout: float | None = DEFAULT_TIMEOUT) -> Operation:
+        """One atomic commit: return when it is appended, durable as the store promises, and visible.
+
+        Raises the operation's own error, or `StoreBusyError`, `StoreFullError`, `StoreFailedError`,
+        `OutcomeUnknownError`, `ClosedError`, `StorePermissionError`.
+        """
+        if self._needs_reopening or self.is_read_only or not self.is_open:
+            self._make_writable()
+        deadline = Deadline(timeout)
+        self._submit(operation, deadline)
+        committer = self.committer
+        if not committer.publishes_at_once:
+            self.flusher.wait(operation.end, deadline)
+        elif not self._flush_is_due and committer.settings["durability"] == "interval":
+            self._flush_later()
+        if committer.wants_segment and not self._prepare_is_due:
+            self._prepare_later()
+        if operation.error is not None:
+            raise operation.error
+        self.wakeup.poke([append.log_id for append in operation.appends])
+        return operation
+
+    def _make_writable(self) -> None:
+        self.use()
+        if self.is_read_only:
+            raise StorePermissionError(
+                f"{self.place.path} was opened for reading only: its files may not be written by this user"
+            )
+
+    def _submit(self, operation: Operation, deadline: Deadline) -> None:
+        mended = False
+        while True:
+            try:
+                self.committer.submit(operation, deadline)
+            except NeedsSegment as need:
+                self._prepare(need.needed, deadline)
+            except StoreFailedError:
+                if mended or operation.is_done or not self._mend(deadline):
+                    raise
+                mended = True
+            else:
+                return
+
+    def _mend(self, deadline: Deadline) -> bool:
+        """After a failed flush: write again what it may have lost, and flush; whether that was what was wrong."""
+        positions = self.index.positions()
+        if not positions.flush_failed:
+            return False
+        self.flusher.wait(positions.tail, deadline)
+        return True
+
+    def flush(self, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+        """Return when everything appended so far is on the disk and visible."""
+        self.use()
+        if not self.is_read_only:
+            self.flusher.wait(self.index.positions().tail, Deadline(timeout))
+
+    def _flush_later(self) -> None:
+        self._flush_is_due = True
+        keeper.after(self.committer.settings["flush_interval_ms"] / 1000, self._task(Engine._flush_now))
+
+    def _flush_now(self) -> None:
+        self._flush_is_due = False
+        with contextlib.suppress(ClosedError):
+            self.flush()
+
+    def _task(self, method: Callable[["Engine"], None]) -> Callable[[], None]:
+        """A method as a task that does nothing once the engine is closed or gone."""
+        reference = weakref.ref(self)
+
+        def task() -> None:
+            engine = reference()
+            if engine is not None and engine.is_open and not engine._needs_reopening:
+                method(engine)
+
+        return task
+
+    # Segments
+
+    def _prepare_later(self) -> None:
+        self._prepare_is_due = True
+        keeper.after(0, self._task(Engine._prepare_now))
+
+    def _prepare_now(self) -> None:
+        try:
+            self._prepare(0, Deadline(DEFAULT_TIMEOUT))
+        finally:
+            self._prepare_is_due = False
+
+    def _prepare(self, needed: int, deadline: Deadline) -> None:
+        """See to it that the next segment is prepared, with room for `needed` bytes; raises `StoreFullError`."""
+        with self.locks.spare.held(deadline):
+            positions = self.index.positions()
+            wanted = segment.HEADER_SIZE + needed + FRAME_HEADER_SIZE
+            if positions.spare_size >= max(wanted, 1):
+                return
+            settings = self.committer.settings
+            size = segment.next_size(positions.segment_size, needed + FRAME_HEADER_SIZE, settings["segment_bytes"])
+            number = segment.number_of(positions.tail) + 1
+            self.journal.segments.prepare(number, size, zeros=settings["durability"] != "none")
+            self.journal.forget(number)
+            with self.locks.write.held(deadline), self.index.writing() as transaction:
+                now = index.read_positions(transaction)
+                if segment.number_of(now.tail) + 1 == number:
+                    index.write_positions(transaction, now._replace(spare_size=size))
+        self.committer.wants_segment = False
+
+    # Reading
+
+    def use(self) -> None:
+        """Raise `ClosedError` when closed; in a forked child open the store again first."""
+        if not self.is_open:
+            raise ClosedError(f"the store {self.place.path} is closed: open it again with kafkalite.connect()")
+        if self._needs_reopening:
+            with _registry:
+                if self._needs_reopening:
+                    self._attach(opening.open_store(self.place, create=False, read_only=self.is_read_only))
+                    self._topics.clear()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[tuple[lmdb.Transaction, Positions]]:
+        """A short look at the index at one moment; raises `ClosedError`."""
+        if self._needs_reopening or not self.is_open:
+            self.use()
+        with self.index.gate, self.index.begin() as transaction:
+            yield transaction, index.read_positions(transaction)
+        if self.is_read_only:
+            self._refuse_changed()
+
+    def _refuse_changed(self) -> None:
+        now = superblock.read(self._opened.fd, str(self.place.path))
+        if now != self._opened.superblock:
+            raise StoreFailedError(
+                f"{self.place.path} was opened for writing by another process since this one opened it without the "
+                "permission to write, and so without locks: open it again"
+            )
+
+    # The catalogue
+
+    def topic(self, name: str) -> TopicState:
+        """A topic's state, as of now; raises `UnknownTopicError`."""
+        with self.snapshot() as (transaction, positions):
+            known = self._topics.get(name)
+            if known is not None and known.epoch == positions.catalogue:
+                return known
+            found = catalogue.read_topic(transaction, name, positions.catalogue)
+        if found is None:
+            self._topics.pop(name, None)
+            raise UnknownTopicError(
+                f"there is no topic {name!r} in {self.place.path}: create it with store.topic({name!r})"
+            )
+        if known is not None and known.topic_id == found.topic_id:
+            known.settings, known.extents, known.log_ids = found.settings, found.extents, found.log_ids
+            known.epoch = found.epoch
+            return known
+        self._topics[name] = found
+        return found
+
+    def topic_names(self) -> list[str]:
+        with self.snapshot() as (transaction, _):
+            return catalogue.topic_names(transaction)
+
+    def create_topic(self, name: str, partitions: int, settings: Mapping[str, Any]) -> TopicState:
+        """Create a topic, unless somebody else was faster: then the one that there is."""
+        catalogue.check_name(name)
+
+        def decide(transaction: lmdb.Transaction) -> list[Append]:
+            if index.get(transaction, index.topic_key(name)) is not None:
+                return []
+            first = index.fact(transaction, "next_log") or catalogue.FIRST_USER_LOG
+            return _facts(
+                catalogue.topic_fact(name, [[first, partitions]], settings), (("next_log",), first + partitions)
+            )
+
+        self.decide(decide)
+        return self.topic(name)
+
+    def alter_topic(self, name: str, settings: Mapping[str, Any]) -> TopicState:
+        """Change settings of a topic for everybody; raises `UnknownTopicError`."""
+
+        def decide(transaction: lmdb.Transaction) -> list[Append]:
+            topic = self._appended_topic(transaction, name)
+            return _facts(catalogue.topic_fact(name, topic.extents, topic.settings | dict(settings), topic))
+
+        self.decide(decide)
+        return self.topic(name)
+
+    def delete_topic(self, name: str) -> None:
+        """Remove a topic from the catalogue; raises `UnknownTopicError`. Its space returns with the cleaner."""
+
+        def decide(transaction: lmdb.Transaction) -> list[Append]:
+            self._appended_topic(transaction, name)
+            return _facts((("topic", name), None))
+
+        self.decide(decide)
+
+    def _appended_topic(self, transaction: lmdb.Transaction, name: str) -> TopicState:
+        topic = catalogue.read_topic(transaction, name, -1)
+        if topic is None:
+            raise UnknownTopicError(
+                f"there is no topic {name!r} in {self.place.path}: store.topics() lists what there is"
+            )
+        return topic
+
+    def settings(self) -> dict[str, Any]:
+        """The store's settings, as of now."""
+        with self.snapshot() as (transaction, _):
+            return config.defaults("store") | (index.fact(transaction, "store") or {})
+
+    def alter(self, settings: Mapping[str, Any]) -> None:
+        """Change the store's settings for everybody. To `commit`: everything is flushed before it takes effect."""
+        if settings.get("durability") == "commit":
+            self.flush()
+        self.decide(lambda transaction: _facts((("store",), (index.fact(transaction, "store") or {}) | dict(settings))))
+        if settings.get("durability") == "commit":
+            self.flush()
+
+    # Checking, closing
+
+    def check(self) -> Report:
+        """Prove the index against the journal; see `storage.check`."""
+        self.use()
+        return check(self.index, self.journal)
+
+    def close(self) -> None:
+        """Let one user go; the last one closes, flushing first. Raises what the last flush raised, once closed."""
+        with _registry:
+            self.users -= 1
+            if self.users or not self.is_open:
+                return
+            self.is_open = False
+            for key in [key for key, engine in _engines.items() if engine is self]:
+                del _engines[key]
+            if not self._needs_reopening:
+                self._close_resources()
+
+    def _close_resources(self) -> None:
+        try:
+            if not self.is_read_only:
+                self.flusher.wait(self.index.positions().tail, Deadline(DEFAULT_TIMEOUT))
+        finally:
+            self.wakeup.close()
+            opening.close_store(self.place, self._opened, seal=True)
+
+    # Forking
+
+    def before_fork(self) -> None:
+        """Wait until no transaction and no flush of ours is in progress, and let none begin."""
+        if not self.is_read_only:
+            self.locks.flush.threads.acquire()
+            self.locks.write.threads.acquire()
+        self.index.gate.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self.index.gate.release()
+        if not self.is_read_only:
+            self.locks.write.threads.release()
+            self.locks.flush.threads.release()
+
+    def after_fork_in_child(self) -> None:
+        """Let go of what was inherited; nothing is unlocked, since the locks are the parent's too."""
+        self.incarnation += 1
+        self._needs_reopening = True
+        self.index.close()
+        self.journal.close()
+        self.wakeup.close()
+        disk.close(self._opened.fd)
+
+
+def _facts(*facts: catalogue.Fact) -> list[Append]:
+    return [Append(CATALOGUE_LOG, catalogue.batch_of(facts))]
+
+
+def open_engine(
+    target: str | os.PathLike[str],
+    *,
+    create: bool,
+    read_only: bool,
+    durability: str | None,
+    settings: Mapping[str, Any],
+) -> Engine:
+    """The engine of the store at `target`: the one this process has already, or a new one. Counts as one user.
+
+    Raises `StoreSettingsError` when the store has other settings than the ones given.
+    """
+    place = resolve(target)
+    wanted = dict(settings) | ({"durability": durability} if durability is not None else {})
+    with _registry:
+        engine = _known(place)
+        if engine is None:
+            is_new = disk.path_identity(place.file) is None or place.file.stat().st_size == 0
+            opened = opening.open_store(place, create=create, read_only=read_only, zeros=durability != "none")
+            engine = Engine(place, opened)
+            _engines[disk.identity(opened.fd)] = engine
+            if is_new and wanted:
+                engine.alter(wanted)
+        engine.users += 1
+    try:
+        _compare_settings(engine, wanted)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _known(place: Place) -> Engine | None:
+    identity = disk.path_identity(place.file)
+    engine = _engines.get(identity) if identity else None
+    if engine is not None:
+        engine.use()
+    return engine
+
+
+def _compare_settings(engine: Engine, wanted: Mapping[str, Any]) -> None:
+    has = engine.settings()
+    for name, value in wanted.items():
+        if has[name] != value:
+            raise StoreSettingsError(
+                f"{name}={value!r} was given, and the store {engine.place.path} has {has[name]!r}: "
+                f"leave it out, or change it for all with store.alter({name}={value!r})"
+            )
+
+
+def _before_fork() -> None:
+    _registry.acquire()
+    for engine in _open_engines():
+        engine.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for engine in _open_engines():
+        engine.after_fork_in_parent()
+    _registry.release()
+
+
+def _after_fork_in_child() -> None:
+    keeper.forget()
+    for engine in _open_engines():
+        engine.after_fork_in_child()
+    _registry.release()
+
+
+def _open_engines() -> list[Engine]:
+    return [engine for engine in _engines.values() if engine.is_open and not engine._needs_reopening]
+
+
+disk.at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,144 @@
+"""Publish: one flush for all who wait, in whatever process or thread, outside the write lock.
+
+Two positions in the index only ever rise: `durable`, moved here, and `published`, what readers see; in a store of
+durability `commit` they move together. Who wants its append published loops until `durable` has passed it:
+
+    who gets FLUSH leads   note the tail and set `flushing` (one transaction), flush every segment from `durable` to
+                           it, raise `durable` and `published` and clear `flushing` (one transaction), let go
+    who does not           sleeps half of the last flush's time, at most 10 ms, and looks again
+
+A flush that failed is never believed again: the kernel may have dropped the pages and reported it once. `flushing` is
+marked failed, appends are refused, and the next leader that finds it set, failed or abandoned by a leader that died,
+verifies the frames of [durable, tail) one by one, writes the same bytes again, flushes, and only then clears it. When
+they no longer verify the store is marked failed for good, in the superblock too.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import lmdb
+
+from kafkalite import clock, disk
+from kafkalite.clock import Deadline
+from kafkalite.errors import CorruptRecordError, OutcomeUnknownError, StoreBusyError, StoreFailedError
+from kafkalite.storage import index
+from kafkalite.storage.commit import FAILED_FOR_GOOD, flush_failed
+from kafkalite.storage.index import Index, Positions
+from kafkalite.storage.journal import Journal
+from kafkalite.storage.locks import Locks
+
+LONGEST_PAUSE: Final = 0.010
+SHORTEST_PAUSE: Final = 50e-6
+GRACE_AFTER_INTERRUPT: Final = 1.0
+NOT_FAILED, FAILED = 0, 1
+
+
+class Flusher:
+    """Flushes for one store in one process; `mark_failed` records in the superblock that it is beyond mending."""
+
+    def __init__(self, environment: Index, journal: Journal, locks: Locks, mark_failed: Callable[[], None]) -> None:
+        self._index = environment
+        self._journal = journal
+        self._locks = locks
+        self._mark_failed = mark_failed
+        self._last = 200e-6
+
+    def wait(self, end: int, deadline: Deadline) -> None:
+        """Return when everything before position `end` is on the disk and published.
+
+        An interrupt (Ctrl-C) is raised only when that is known, or with `OutcomeUnknownError` as its context after a
+        second. Raises `StoreFailedError` when a flush failed, `OutcomeUnknownError` when the deadline passes.
+        """
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                if self._advance(end, deadline):
+                    break
+                if deadline.passed():
+                    raise OutcomeUnknownError(
+                        "the commit was appended and not yet flushed when the time allowed ran out: it may be lost in a "
+                        "power cut until a later flush"
+                    )
+                clock.sleep(min(max(self._last / 2, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left()))
+            except (OutcomeUnknownError, StoreBusyError) as error:
+                if interrupt is not None:
+                    raise interrupt from error
+                raise
+            except (KeyboardInterrupt, SystemExit) as error:
+                if interrupt is not None:
+                    raise
+                interrupt = error
+                deadline = Deadline(min(deadline.left(), GRACE_AFTER_INTERRUPT))
+        if interrupt is not None:
+            raise interrupt
+
+    def _advance(self, end: int, deadline: Deadline) -> bool:
+        """Whether `end` is durable; leads a flush when it is not and nobody else does."""
+        positions = self._index.positions()
+        if positions.durable >= end and positions.published >= end:
+            return True
+        if positions.flush_failed == FAILED_FOR_GOOD:
+            raise flush_failed(positions)
+        flush = self._locks.flush
+        with flush.threads:
+            try:
+                if not flush.try_lock():
+                    return False
+                if self._index.positions().durable < end:
+                    self._lead(deadline)
+            finally:
+                flush.unlock()
+        return True
+
+    def _lead(self, deadline: Deadline) -> None:
+        """One flush, holding FLUSH."""
+        started = clock.monotonic()
+        positions = self._note(deadline)
+        try:
+            if positions.flushing:
+                self._journal.write_again(positions.durable, positions.tail)
+            self._journal.flush(positions.durable, positions.tail)
+        except OSError as error:
+            self._set_failed(FAILED, deadline)
+            raise StoreFailedError(
+                f"the disk could not be flushed ({error}): what was appended since the last good flush may be lost; "
+                "mend the disk and try again, the store then mends itself"
+            ) from error
+        except CorruptRecordError as error:
+            self._set_failed(FAILED_FOR_GOOD, deadline)
+            self._mark_failed()
+            raise flush_failed(self._index.positions()) from error
+        disk.step("flushed")
+        self._publish(positions.tail, deadline)
+        self._last = 0.8 * self._last + 0.2 * (clock.monotonic() - started)
+
+    def _note(self, deadline: Deadline) -> Positions:
+        """Set `flushing` to the tail; returns the positions as they were before."""
+        with self._changed(deadline) as transaction:
+            positions = index.read_positions(transaction)
+            index.write_positions(transaction, positions._replace(flushing=positions.tail))
+        return positions
+
+    def _publish(self, tail: int, deadline: Deadline) -> None:
+        with self._changed(deadline) as transaction:
+            positions = index.read_positions(transaction)
+            index.write_positions(
+                transaction,
+                positions._replace(
+                    durable=max(positions.durable, tail),
+                    published=max(positions.published, tail),
+                    flushing=0,
+                    flush_failed=NOT_FAILED,
+                ),
+            )
+
+    def _set_failed(self, how: int, deadline: Deadline) -> None:
+        with self._changed(deadline) as transaction:
+            index.write_positions(transaction, index.read_positions(transaction)._replace(flush_failed=how))
+
+    @contextlib.contextmanager
+    def _changed(self, deadline: Deadline) -> Iterator[lmdb.Transaction]:
+        with self._locks.write.held(deadline), self._index.writing() as transaction:
+            yield transaction
+            disk.step("index commit")

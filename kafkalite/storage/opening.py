@@ -1,0 +1,378 @@
+"""Opening and closing a store: who is here, whether the index may be trusted, and what to do when not.
+
+Decided by the superblock and the locks, before LMDB is touched, under RECOVER:
+
+    others have it open                       join them; nothing is rebuilt under them
+    alone, sealed, everything matches         trusted
+    alone, open, of this boot, inodes match   a process crash: trusted, what lies past its tail was never answered
+    alone, anything else                      rebuild from the journal
+    nothing there                             create: the superblock is written last
+
+The last to close flushes, syncs the index and seals the superblock. The state goes back to open, durably, before the
+next write to the index.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import lmdb
+
+from kafkalite import clock, disk
+from kafkalite.clock import Deadline
+from kafkalite.errors import (
+    NotAStoreError,
+    StoreFailedError,
+    StoreLocationError,
+    StoreNotFoundError,
+    StorePermissionError,
+)
+from kafkalite.storage import index, recovery, segment, superblock
+from kafkalite.storage.commit import segment_row
+from kafkalite.storage.index import Index, Positions
+from kafkalite.storage.journal import Journal
+from kafkalite.storage.locks import Locks
+from kafkalite.storage.page import SharedPage
+from kafkalite.storage.place import Place
+from kafkalite.storage.recovery import End
+from kafkalite.storage.segment import Header
+from kafkalite.storage.superblock import State, Superblock
+
+NO_BOOT_ID: Final = bytes(16)
+OPEN_TIMEOUT: Final = 60.0
+
+
+class Opened(NamedTuple):
+    """An open store's resources. `superblock` is what stood there when it was opened, or was written then."""
+
+    fd: int
+    locks: Locks
+    environment: Index
+    journal: Journal
+    page: SharedPage
+    run: Path | None
+    superblock: Superblock
+    is_read_only: bool
+
+
+def open_store(place: Place, *, create: bool, read_only: bool, zeros: bool = True) -> Opened:
+    """Open, join, recover or create the store at a place. `zeros`: fill a new segment rather than reserve it."""
+    _check_location(place)
+    while True:
+        fd = _open_file(place, create=create and not read_only, read_only=read_only)
+        try:
+            if read_only and not disk.may_write(place.file):
+                return _open_unwritable(place, fd)
+            locks = Locks(fd)
+            with locks.recover.held(Deadline(OPEN_TIMEOUT)):
+                if disk.identity(fd) == disk.path_identity(place.file):
+                    return _open_locked(place, fd, locks, create=create and not read_only, zeros=zeros)
+        except BaseException:
+            disk.close(fd)
+            raise
+        disk.close(fd)  # the path names another file by now: begin again with that one
+
+
+def _check_location(place: Place) -> None:
+    existing = place.path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    kind = disk.file_system_type(existing)
+    if kind in disk.NETWORK_FILE_SYSTEMS:
+        raise StoreLocationError(
+            f"{place.path} is on a network file system ({kind}), whose locks and maps cannot be relied on: use a local disk"
+        )
+
+
+def _open_file(place: Place, *, create: bool, read_only: bool) -> int:
+    if place.is_directory and place.path.is_dir() and not place.file.exists():
+        others = sorted(entry.name for entry in place.path.iterdir())
+        if others:
+            raise NotAStoreError(
+                f"{place.path} is a directory with {others[0]!r} in it and no store of kafkalite: choose an absent or empty path"
+            )
+    if not place.file.exists():
+        if not create:
+            raise StoreNotFoundError(f"there is no store at {place.path}: check the path, or open it with create=True")
+        disk.make_directory(place.directory)
+    writable = not read_only or disk.may_write(place.file)
+    fd = disk.open_file(place.file, write=writable, create=create and writable)
+    try:
+        if not disk.is_regular(fd):
+            raise NotAStoreError(f"{place.file} is not a regular file: choose an absent or empty path")
+        if disk.link_count(fd) > 1:
+            raise StoreLocationError(
+                f"{place.file} has {disk.link_count(fd)} hard links: remove the others, or copy the store"
+            )
+    except BaseException:
+        disk.close(fd)
+        raise
+    return fd
+
+
+def _open_locked(place: Place, fd: int, locks: Locks, *, create: bool, zeros: bool) -> Opened:
+    """Under RECOVER: decide, and come back with a share of OPEN."""
+    found = superblock.read(fd, str(place.path))
+    if not locks.open.try_alone():
+        return _join(place, fd, locks, found)
+    try:
+        if found is None:
+            if not create:
+                raise StoreNotFoundError(f"the store at {place.path} was never finished: open it with create=True")
+            found = _create(place, fd, zeros=zeros)
+        page, run = _new_run(place)
+        locks.attach(page)
+        opened = _reopen(place, fd, found, zeros=zeros)
+        environment = Index(place.index)
+        environment.env.reader_check()
+    except BaseException:
+        locks.open.release()
+        raise
+    locks.open.share()
+    return Opened(
+        fd, locks, environment, Journal(place.segments(), opened.store_id), page, run, opened, is_read_only=False
+    )
+
+
+def _join(place: Place, fd: int, locks: Locks, found: Superblock | None) -> Opened:
+    locks.open.share()
+    try:
+        if found is None:
+            raise StoreFailedError(
+                f"{place.path} is being created by a process that cannot finish: end it and try again"
+            )
+        if found.pid_namespace != disk.pid_namespace():
+            raise StoreLocationError(
+                f"{place.path} is open in another PID namespace (a container?): open it from one namespace at a time"
+            )
+        identity = disk.path_identity(place.index)
+        if identity is None or identity[1] != found.index_inode:
+            raise StoreFailedError(
+                f"the index {place.index} was removed or replaced while the store is open: close the store everywhere, "
+                "then open it again, which rebuilds the index"
+            )
+        if found.state is State.FAILED:
+            raise StoreFailedError(f"{place.path} failed: close it everywhere, then open it again, which rebuilds it")
+        page = SharedPage(place.run)
+        locks.attach(page)
+        environment = Index(place.index)
+    except BaseException:
+        locks.open.release()
+        raise
+    return Opened(
+        fd, locks, environment, Journal(place.segments(), found.store_id), page, place.run, found, is_read_only=False
+    )
+
+
+def _new_run(place: Place) -> tuple[SharedPage, Path]:
+    """An empty `run/` with a fresh page."""
+    shutil.rmtree(place.run, ignore_errors=True)
+    disk.make_directory(place.run, 0o700)
+    return SharedPage(place.run), place.run
+
+
+def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superblock:
+    """The superblock as this opener writes it next: open, of this boot and place, one generation on."""
+    device, inode = disk.identity(fd)
+    identity = disk.path_identity(place.index)
+    fields: dict[str, Any] = {
+        "state": State.OPEN,
+        "generation": found.generation + 1,
+        "boot_id": disk.boot_id(),
+        "device": device,
+        "pid_namespace": disk.pid_namespace(),
+        "journal_inode": inode,
+        "index_inode": identity[1] if identity else 0,
+        "index_schema": index.SCHEMA,
+        "tail": 0,
+        "tail_chain": 0,
+    }
+    return found._replace(**fields | changes)
+
+
+def _create(place: Place, fd: int, *, zeros: bool) -> Superblock:
+    """A new store, or one whose creation was not finished, begun again; the superblock follows in `_reopen`."""
+    _remove_index(place)
+    segments = place.segments()
+    for extent in segments.extents():
+        segments.remove(extent.number)
+    if not place.is_directory:
+        disk.truncate(fd, 0)
+        disk.write(fd, [bytes(superblock.SIZE)], 0)
+    store_id = disk.random_bytes(16)
+    header = Header(store_id, 1, segment.FIRST_SIZE, 0, clock.now_ms(), 0, 0)
+    segments.prepare(1, header.size, zeros=zeros)
+    journal = Journal(segments, store_id)
+    try:
+        journal.begin_segment(header)
+        journal.flush(header.start, header.start)
+    finally:
+        journal.close()
+    _create_index(place, header)
+    disk.flush_directory(place.directory)
+    disk.flush_directory(place.directory.parent)
+    empty = Superblock(State.SEALED, 0, store_id, NO_BOOT_ID, 0, 0, 0, 0, 0, 0, 1, header.start, header.checksum)
+    return _here(place, fd, empty, state=State.SEALED, tail=header.start, tail_chain=header.checksum)
+
+
+def _create_index(place: Place, header: Header) -> None:
+    environment = Index(place.index, create=True)
+    try:
+        with environment.writing() as transaction:
+            key, row = segment_row(header)
+            transaction.put(key, row)
+            index.write_positions(
+                transaction,
+                Positions(
+                    tail=header.start,
+                    chain=header.checksum,
+                    durable=header.start,
+                    published=header.start,
+                    flushing=0,
+                    flush_failed=0,
+                    era=0,
+                    catalogue=0,
+                    segment_size=header.size,
+                    spare_size=0,
+                ),
+            )
+        environment.sync()
+    finally:
+        environment.close()
+
+
+def _remove_index(place: Place) -> None:
+    """Away with an index that is not trusted, unopened, and with its lock file."""
+    for path in (
+        place.index,
+        place.index_lock,
+        place.new_index,
+        place.new_index.with_name(place.new_index.name + "-lock"),
+    ):
+        disk.unlink(path)
+
+
+def _reopen(place: Place, fd: int, found: Superblock, *, zeros: bool) -> Superblock:
+    """Alone: trust the index or rebuild it, and mark the store open. Returns the superblock written."""
+    if not _is_trusted(place, fd, found):
+        found = _rebuild(place, found, zeros=zeros)
+    opened = _here(place, fd, found)
+    superblock.write(fd, opened)
+    return opened
+
+
+def _is_trusted(place: Place, fd: int, found: Superblock) -> bool:
+    device, inode = disk.identity(fd)
+    identity = disk.path_identity(place.index)
+    if identity is None or found.index_schema != index.SCHEMA or found.state is State.FAILED:
+        return False
+    if (found.device, found.journal_inode, found.index_inode) != (device, inode, identity[1]):
+        return False
+    if found.state is State.SEALED:
+        return _matches_seal(place, found)
+    return found.boot_id == disk.boot_id() != NO_BOOT_ID
+
+
+def _matches_seal(place: Place, found: Superblock) -> bool:
+    try:
+        environment = Index(place.index, read_only=True)
+    except StoreFailedError:  # not an LMDB file
+        return False
+    try:
+        with environment.snapshot() as transaction:
+            row = index.get(transaction, index.POSITIONS)
+    except lmdb.Error:
+        return False
+    finally:
+        environment.close()
+    if row is None or len(row) != index.POSITIONS_ROW.size:
+        return False
+    tail, chain, *_ = index.POSITIONS_ROW.unpack(row)
+    return (tail, chain) == (found.tail, found.tail_chain)
+
+
+def _rebuild(place: Place, found: Superblock, *, zeros: bool) -> Superblock:
+    _remove_index(place)
+    journal = Journal(place.segments(), found.store_id)
+    try:
+        sealed_at = End(found.tail, found.tail_chain) if found.state is State.SEALED else None
+        recovered = recovery.rebuild(
+            journal, place.new_index, era=found.era, era_segment=found.era_segment, sealed_at=sealed_at, zeros=zeros
+        )
+    except BaseException:
+        disk.unlink(place.new_index)
+        raise
+    finally:
+        journal.close()
+        disk.unlink(place.new_index.with_name(place.new_index.name + "-lock"))
+    disk.rename(place.new_index, place.index)
+    disk.flush_directory(place.directory)
+    return found._replace(era=recovered.positions.era, era_segment=recovered.era_segment)
+
+
+def _open_unwritable(place: Place, fd: int) -> Opened:
+    """Files that may only be read: a sealed store, without locks; a change is noticed by its superblock."""
+    found = superblock.read(fd, str(place.path))
+    if found is None or found.state is not State.SEALED or not _is_trusted(place, fd, found):
+        raise StorePermissionError(
+            f"{place.file} may only be read, and the store was not closed cleanly or was copied: opening it needs to write. "
+            "Grant the permission, or copy it to where you may write"
+        )
+    return Opened(
+        fd,
+        Locks(fd),
+        Index(place.index, read_only=True),
+        Journal(place.segments(), found.store_id),
+        SharedPage(None),
+        None,
+        found,
+        is_read_only=True,
+    )
+
+
+def close_store(place: Place, opened: Opened, *, seal: bool) -> None:
+    """Let go of everything; the last one seals the store, unless its last flush failed."""
+    if opened.is_read_only:
+        opened.environment.close()
+        opened.journal.close()
+        disk.close(opened.fd)
+        return
+    locks = opened.locks
+    try:
+        with locks.recover.held(Deadline(OPEN_TIMEOUT)):
+            is_last = False
+            try:
+                is_last = seal and locks.open.try_alone() and _seal(place, opened)
+            finally:
+                opened.environment.close()
+                opened.journal.close()
+                if is_last:
+                    disk.unlink(place.index_lock)
+                locks.open.release()
+    finally:
+        disk.close(opened.fd)
+
+
+def _seal(place: Place, opened: Opened) -> bool:
+    """The last one out: make the index durable, then say so. False when the store has to be recovered."""
+    positions = opened.environment.positions()
+    now = superblock.read(opened.fd, str(place.path))
+    assert now is not None, "an open store has a superblock"
+    if positions.durable < positions.tail or positions.flushing or now.state is not State.OPEN:
+        return False  # its last flush failed, and was reported
+    opened.environment.sync()
+    superblock.write(
+        opened.fd,
+        now._replace(
+            state=State.SEALED, generation=now.generation + 1, tail=positions.tail, tail_chain=positions.chain
+        ),
+    )
+    shutil.rmtree(place.run, ignore_errors=True)
+    return True
+
+
+def mark_failed(place: Place, fd: int) -> None:
+    """Record durably that a failed flush is beyond mending: whoever opens the store alone rebuilds it."""
+    now = superblock.read(fd, str(place.path))
+    assert now is not None, "an open store has a superblock"
+    superblock.write(fd, now._replace(state=State.FAILED, generation=now.generation + 1))

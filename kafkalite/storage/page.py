@@ -1,0 +1,64 @@
+"""The shared page `run/page`: a few bytes that all processes with the store open map and see at once. Volatile.
+
+Little-endian, written without locks, each field by one store of at most eight bytes:
+
+      at  size  field
+      64    28  the pid that last took each lock (4 each, by the lock's number)
+    1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
+
+Made by the opener that is alone, who also empties `run/`.
+"""
+
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from kafkalite import disk
+
+SIZE: Final = 4096
+FILE_NAME: Final = "page"
+_HOLDERS: Final = 64
+_ARMED: Final = 1024
+_ARMED_MASK: Final = 0xFF
+_PID: Final = Struct("<I")
+
+
+class SharedPage:
+    """The map, or private memory of the same size where there can be no map."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._map: disk.Map | bytearray = bytearray(SIZE)
+        if directory is not None:
+            fd = disk.open_file(directory / FILE_NAME, write=True, create=True)
+            try:
+                if disk.file_size(fd) < SIZE:
+                    disk.write(fd, [bytes(SIZE)], 0)
+                self._map = disk.map_shared(fd, SIZE)
+            finally:
+                disk.close(fd)
+        self.set_process()
+
+    def set_process(self) -> None:
+        """Note who we are: at opening, and again in a forked child."""
+        self._pid = _PID.pack(disk.process_id())
+
+    def set_holder(self, lock: int) -> None:
+        at = _HOLDERS + 4 * lock
+        self._map[at : at + 4] = self._pid
+
+    def holder(self, lock: int) -> int:
+        """Pid of the process that took the lock last; 0 if none has."""
+        pid: int = _PID.unpack_from(self._map, _HOLDERS + 4 * lock)[0]
+        return pid
+
+    def arm(self, log_id: int) -> None:
+        """Somebody is about to sleep until this log grows."""
+        self._map[_ARMED + (log_id & _ARMED_MASK)] = 1
+
+    def disarm(self, log_id: int) -> bool:
+        """Whether somebody sleeps on this log; they are to be woken now, and arm again if they sleep again."""
+        at = _ARMED + (log_id & _ARMED_MASK)
+        if not self._map[at]:
+            return False
+        self._map[at] = 0
+        return True

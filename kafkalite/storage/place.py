@@ -1,0 +1,57 @@
+"""A store's place: its layout and the names of its files, from the path that a user gave.
+
+data/superblock                    shop.klite              superblock, then segments one after another
+data/000…01.segment …
+data/index, data/index-lock        shop.klite-index, shop.klite-index-lock
+data/run/                          shop.klite-run/
+"""
+
+import os.path
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kafkalite.storage.segment import DirectorySegments, Segments, SingleFileSegments
+
+SUPERBLOCK_NAME: Final = "superblock"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the files of a store are. `file` is the one that locks and identity rest on."""
+
+    path: Path
+    file: Path
+    index: Path
+    run: Path
+    is_directory: bool
+
+    @property
+    def directory(self) -> Path:
+        """The directory that the store's files are entries of."""
+        return self.file.parent
+
+    @property
+    def index_lock(self) -> Path:
+        return self.index.with_name(self.index.name + "-lock")
+
+    @property
+    def new_index(self) -> Path:
+        """Under this name an index is built before it takes its own."""
+        return self.index.with_name(self.index.name + "-new")
+
+    def segments(self) -> Segments:
+        return DirectorySegments(self.path) if self.is_directory else SingleFileSegments(self.file)
+
+
+def resolve(target: str | os.PathLike[str]) -> Place:
+    """The place that a path means: an existing directory, or a path that ends in a separator or has no suffix, is a
+    directory store; any other a single file. Links are followed, so two names of a store are one place.
+    """
+    text = os.fspath(target)
+    path = Path(os.path.realpath(text))
+    if path.is_dir() or (not path.exists() and (text.endswith(os.sep) or not path.suffix)):
+        return Place(path, path / SUPERBLOCK_NAME, path / "index", path / "run", is_directory=True)
+    return Place(
+        path, path, path.with_name(path.name + "-index"), path.with_name(path.name + "-run"), is_directory=False
+    )

@@ -1,0 +1,313 @@
+"""Recovery: read the journal from end to end, and derive the index from it.
+
+`Scan` finds which frames count; `Derivation` turns them into the index's rows. The two serve the rebuild after a
+crash of the machine, and `check`, which compares what they give with the index that is in use.
+
+Which frames count:
+
+- Segments form a path: each header names where its predecessor ends, position and chain, and of several candidates
+  for the newest the highest number wins whose path is whole. A header that names an end the predecessor does not have
+  is of a roll that was never committed.
+- Frames are followed by their chains to that end; what lies beyond (cut by an earlier recovery) is not entered.
+- A trailing run without its COMMIT frame is dropped.
+- Where following stops short, everything later is searched for a frame, each checked alone, whose `durable` lies
+  beyond: then acknowledged data is damaged, `CorruptRecordError`, and nothing is discarded. Nothing found means that
+  nothing beyond was ever acknowledged as durable, or that nobody was left to witness the last flush.
+
+A rebuild accepts those frames, writes them again from the last witnessed `durable` on and flushes, and goes on in a
+new segment of the next era whose header is durable before anything is published.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import lmdb
+
+from kafkalite.errors import CorruptRecordError
+from kafkalite.records import native
+from kafkalite.records.envelope import HEADER_SIZE as BATCH_HEADER_SIZE
+from kafkalite.records.envelope import Envelope, SealedBatch, parse
+from kafkalite.storage import catalogue, frame, index, segment
+from kafkalite.storage.catalogue import CATALOGUE_LOG
+from kafkalite.storage.commit import next_state, segment_row
+from kafkalite.storage.frame import Frame
+from kafkalite.storage.index import Index, Positions, ProducerState
+from kafkalite.storage.journal import Journal
+from kafkalite.storage.segment import Header
+
+ROWS_PER_TRANSACTION: Final = 20_000
+
+
+class End(NamedTuple):
+    """Where a journal, or a segment of it, ends: a position, and the chain of the frame before."""
+
+    position: int
+    chain: int
+
+
+class Scan:
+    """One pass over a journal. Iterate `frames()`; afterwards `end`, `durable` and `entered` say what was found."""
+
+    def __init__(
+        self, journal: Journal, path: Sequence[Header], end: End | None, unreachable: Sequence[Header] = ()
+    ) -> None:
+        self._journal = journal
+        self._path = path
+        self._unreachable = unreachable
+        self._must_end = end
+        self.entered: list[tuple[Header, int]] = []
+        self.end = End(path[0].start, path[0].checksum)
+        self.durable = end.position if end else 0
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames of all complete commits, in order; raises `CorruptRecordError` for damage."""
+        for number, header in enumerate(self._path):
+            following = self._path[number + 1] if number + 1 < len(self._path) else None
+            bound = End(following.predecessor, following.predecessor_chain) if following else self._must_end
+            self.end = End(header.start, header.checksum)
+            yield from self._segment(bound)
+            self.entered.append((header, self.end.position))
+            if bound is not None and self.end != bound:
+                self._search([*self._path[number:], *self._unreachable])
+                if self._must_end is not None:
+                    raise CorruptRecordError(
+                        f"the journal was closed at {self._must_end.position:#x}, and can be followed only to {self.end.position:#x}"
+                    )
+                return
+        if self._must_end is None:
+            self._search([self._path[-1], *self._unreachable])
+
+    def _segment(self, bound: End | None) -> Iterator[Frame]:
+        group: list[Frame] = []
+        for found in self._journal.frames(*self.end):
+            if bound == (found.position, found.previous):
+                break
+            group.append(found)
+            if found.is_commit:
+                self.end = End(found.end, found.chain)
+                self.durable = max(self.durable, found.durable)
+                yield from (one for one in group if one.kind == frame.BATCH)
+                group.clear()
+
+    def _search(self, headers: Sequence[Header]) -> None:
+        """Raise if any frame in what follows says that the journal was durable beyond where it can be followed."""
+        for header in headers:
+            start = max(self.end.position, header.start)
+            for found in self._journal.search(start):
+                if found.durable > self.end.position:
+                    raise CorruptRecordError(
+                        f"segment {segment.number_of(self.end.position)} is damaged at byte {segment.byte_of(self.end.position)}: "
+                        f"the frame at {found.position:#x} witnesses that data beyond it was acknowledged. "
+                        "`kafkalite repair` salvages around the damage and keeps the original"
+                    )
+
+
+def find_path(journal: Journal, era_segment: int) -> tuple[list[Header], list[Header]]:
+    """The headers of the segments that make up the journal, oldest first; and of newer ones that do not connect.
+
+    Raises `CorruptRecordError` when the segment with which the current era began is not among the first.
+    """
+    headers = {
+        extent.number: extent.header
+        for extent in journal.segments.extents()
+        if extent.header and extent.header.store_id == journal.store_id
+    }
+    unreachable: list[Header] = []
+    for newest in sorted(headers, reverse=True):
+        path = _path_from(journal, headers, newest)
+        if path is None:
+            unreachable.append(headers[newest])
+        elif any(header.number == era_segment for header in path):
+            return path, unreachable
+        else:
+            break
+    raise CorruptRecordError(
+        f"segment {era_segment}, with which the journal's era began, is missing or damaged, or one between it and the newest"
+    )
+
+
+def _path_from(journal: Journal, headers: dict[int, Header], newest: int) -> list[Header] | None:
+    path = [headers[newest]]
+    while path[-1].predecessor:
+        before = headers.get(segment.number_of(path[-1].predecessor))
+        if before is None or not _ends_at(journal, before, End(path[-1].predecessor, path[-1].predecessor_chain)):
+            return None
+        path.append(before)
+    return path[::-1]
+
+
+def _ends_at(journal: Journal, header: Header, end: End) -> bool:
+    """Whether some frame of the segment ends at `end`: the last one of a roll, or where a recovery cut."""
+    if end == (header.start, header.checksum):
+        return True
+    with contextlib.suppress(CorruptRecordError):
+        return any(found.end == end.position and found.chain == end.chain for found in _last_frames(journal, end))
+    return False
+
+
+def _last_frames(journal: Journal, end: End) -> Iterator[Frame]:
+    """Candidates for the frame before `end`: the END frame just before it, then all of the segment."""
+    at = end.position - frame.HEADER_SIZE
+    data = journal.read(at, frame.HEADER_SIZE)
+    found = frame.decode(data, 0, at)
+    if found is not None:
+        yield found
+    yield from journal.search(segment.position_of(segment.number_of(at), segment.HEADER_SIZE))
+
+
+def whole_path(journal: Journal, tail: int) -> list[Header]:
+    """The headers of a journal whose tail is known, oldest first."""
+    path = [journal.header(segment.number_of(tail))]
+    while path[-1].predecessor:
+        path.append(journal.header(segment.number_of(path[-1].predecessor)))
+    return path[::-1]
+
+
+class Derivation:
+    """The derived tables as a function of the journal's frames, written into an empty index."""
+
+    def __init__(self, target: Index) -> None:
+        self._target = target
+        self._rows: dict[bytes, bytes] = {}
+        self._latest: dict[int, int] = {}
+        self._producers: dict[tuple[int, int], ProducerState] = {}
+        self._catalogue: list[tuple[int, bytes]] = []
+        self.ends: dict[int, int] = {}
+        self.frame_count = 0
+
+    def add(self, found: Frame) -> Envelope:
+        """Take one BATCH frame; returns its batch's envelope. Raises `CorruptRecordError` when offsets go back."""
+        envelope = parse(found.batch)
+        self.frame_count += 1
+        key = index.BATCH_KEY.pack(1, found.log_id, envelope.last_offset)
+        latest = max(self._latest.get(found.log_id, index.NO_TIMESTAMP), envelope.max_timestamp)
+        self._rows[key] = index.BATCH_ROW.pack(found.position, found.length, latest)
+        if not found.flags & frame.RELOCATED:
+            self._extend(found, envelope, latest)
+        if len(self._rows) >= ROWS_PER_TRANSACTION:
+            self.write()
+        return envelope
+
+    def _extend(self, found: Frame, envelope: Envelope, latest: int) -> None:
+        log_id = found.log_id
+        end = self.ends.get(log_id, 0)
+        if envelope.base_offset != end:
+            raise CorruptRecordError(
+                f"log {log_id} goes on at offset {envelope.base_offset} where {end} is next (frame at {found.position:#x})"
+            )
+        self.ends[log_id] = envelope.last_offset + 1
+        self._latest[log_id] = latest
+        if envelope.producer_id >= 0:
+            key = (log_id, envelope.producer_id)
+            self._producers[key] = next_state(self._producers.get(key), _sealed(envelope), envelope.base_offset)
+        if log_id == CATALOGUE_LOG:
+            self._catalogue.append((envelope.base_offset, found.batch))
+
+    def finish(self, headers: Sequence[Header]) -> None:
+        """The tables that are known only at the end: segments, producers, the catalogue in the order of its log."""
+        self._rows.update(map(segment_row, headers))
+        for (log_id, producer_id), state in self._producers.items():
+            self._rows[index.PRODUCER_KEY.pack(3, log_id, producer_id)] = state.encode()
+        for _, batch in sorted(self._catalogue):
+            for key, value in catalogue.rows(native.decode(parse(batch), memoryview(batch)[BATCH_HEADER_SIZE:])):
+                if value is None:
+                    self._rows.pop(key, None)
+                else:
+                    self._rows[key] = value
+        self.write()
+
+    def write(self, positions: Positions | None = None) -> None:
+        """Write what was gathered; with `positions`, the row that makes it an index in use."""
+        with self._target.writing() as transaction:
+            _put_all(transaction, self._rows)
+            if positions is not None:
+                index.write_positions(transaction, positions)
+        self._rows.clear()
+
+
+def _put_all(transaction: lmdb.Transaction, rows: dict[bytes, bytes]) -> None:
+    if rows:
+        transaction.cursor().putmulti(sorted(rows.items()))
+
+
+def _sealed(envelope: Envelope) -> SealedBatch:
+    """What the producer table needs of a batch that is in the journal."""
+    return SealedBatch(
+        envelope.magic,
+        envelope.checksum,
+        b"",
+        b"",
+        0,
+        envelope.count,
+        envelope.last_offset_delta,
+        envelope.max_timestamp,
+        envelope.producer_id,
+        envelope.producer_epoch,
+        envelope.base_sequence,
+    )
+
+
+class Recovered(NamedTuple):
+    """What a rebuild arrived at."""
+
+    positions: Positions
+    era_segment: int
+
+
+def rebuild(
+    journal: Journal, target: Path, *, era: int, era_segment: int, sealed_at: End | None, zeros: bool
+) -> Recovered:
+    """Build the index at `target` (absent) from the journal, and begin the next era. The caller is alone.
+
+    Raises `CorruptRecordError` for damage to what was acknowledged; nothing has been changed then.
+    """
+    path, unreachable = find_path(journal, era_segment)
+    scan = Scan(journal, path, sealed_at, unreachable)
+    built = Index(target, create=True)
+    try:
+        derivation = Derivation(built)
+        for found in scan.frames():
+            derivation.add(found)
+        header = _begin_era(journal, scan, max(era, path[-1].era) + 1, zeros=zeros)
+        derivation.finish([*(entered for entered, _ in scan.entered), header])
+        positions = Positions(
+            tail=header.start,
+            chain=header.checksum,
+            durable=header.start,
+            published=header.start,
+            flushing=0,
+            flush_failed=0,
+            era=header.era,
+            catalogue=derivation.ends.get(CATALOGUE_LOG, 0),
+            segment_size=header.size,
+            spare_size=0,
+        )
+        derivation.write(positions)
+        built.sync()
+    finally:
+        built.close()
+    return Recovered(positions, header.number)
+
+
+def _begin_era(journal: Journal, scan: Scan, era: int, *, zeros: bool) -> Header:
+    """Make what was accepted durable, then a new segment after it; only then remove what was not entered."""
+    for header, end in scan.entered:
+        if end > scan.durable:
+            journal.begin_segment(header)
+            journal.copy_over(max(header.start, scan.durable), end)
+            journal.flush(header.start, end)
+    extents = journal.segments.extents()
+    number = max(extent.number for extent in extents) + 1
+    size = segment.next_size(0, 0, segment.FIRST_SIZE)
+    journal.segments.prepare(number, size, zeros=zeros)
+    header = journal.next_header(size, era, *scan.end, number=number)
+    journal.begin_segment(header)
+    journal.flush(header.start, header.start)
+    entered = {known.number for known, _ in scan.entered}
+    for extent in extents:
+        if extent.number not in entered:
+            journal.forget(extent.number)
+            journal.segments.remove(extent.number)
+    return header
