@@ -1,0 +1,337 @@
+"""Iteration: what `read` and `batches` give, for one topic or several, until an end or for ever.
+
+A `BatchIterator` takes partitions in turn, a batch each; `records` chains the records of its batches in C, so that no
+Python runs for a record beyond making it. Both are objects that survive raising: after an error the next `next()` goes
+on behind what could not be read.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import chain, repeat
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
+
+from kafkalite import clock
+from kafkalite.clock import Deadline
+from kafkalite.errors import ConfigError, DeserializationError, ForkedError, OffsetOutOfRangeError
+from kafkalite.model import Position, Record, Until
+from kafkalite.records.native import Columns
+from kafkalite.serde import BatchSerde
+from kafkalite.storage import reader
+from kafkalite.storage.catalogue import TopicState
+from kafkalite.storage.engine import Engine
+from kafkalite.storage.reader import FetchedBatch, LogReader
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_new: Final[Callable[..., Any]] = tuple.__new__
+OFFSET_MAX: Final = 2**63 - 1
+
+
+class Range(NamedTuple):
+    """What to read of a partition: offsets start <= n < end; None for ever."""
+
+    partition: int
+    start: int
+    end: int | None
+
+
+class RecordBatch(Sequence[Record[K, V]], Generic[K, V]):
+    """Records of one partition that were committed together: a sequence of `Record`, and their parts as columns.
+
+    `offsets`, `timestamps_ms`, `keys`, `values` and `headers` are of the batch's length; `timestamp_type` is "create"
+    or "log_append", `leader_epoch` the epoch in which the batch was appended.
+    """
+
+    __slots__ = (
+        "headers",
+        "keys",
+        "leader_epoch",
+        "offsets",
+        "partition",
+        "timestamp_type",
+        "timestamps_ms",
+        "topic",
+        "values",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        fetched: FetchedBatch,
+        columns: Columns,
+        keys: Sequence[Any],
+        values: Sequence[Any],
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.leader_epoch: int = fetched.envelope.leader_epoch
+        self.timestamp_type: Literal["create", "log_append"] = (
+            "log_append" if fetched.envelope.is_log_append_time else "create"
+        )
+        self.offsets = columns.offsets
+        self.timestamps_ms = columns.timestamps_ms
+        self.headers = columns.headers
+        self.keys: Sequence[K | None] = keys
+        self.values: Sequence[V] = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"<RecordBatch of {len(self)} records, {self.topic!r} partition {self.partition} from offset {self.offsets[0]}>"
+
+    @overload
+    def __getitem__(self, index: int, /) -> Record[K, V]: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[Record[K, V]]: ...
+    def __getitem__(self, index: int | slice, /) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        return Record(
+            self.topic,
+            self.partition,
+            self.offsets[index],
+            self.timestamps_ms[index],
+            self.keys[index],
+            self.values[index],
+            self.headers[index],
+        )
+
+    def __iter__(self) -> Iterator[Record[K, V]]:
+        rows = zip(
+            repeat(self.topic),
+            repeat(self.partition),
+            self.offsets,
+            self.timestamps_ms,
+            self.keys,
+            self.values,
+            self.headers,
+        )
+        return map(_new, repeat(Record), rows)
+
+
+class Source(NamedTuple):
+    """A topic to be read: its state, its serdes, and what to read of each partition."""
+
+    topic: TopicState
+    key: BatchSerde[Any]
+    value: BatchSerde[Any]
+    ranges: Sequence[Range]
+
+
+class _Lane:
+    """One partition being read."""
+
+    __slots__ = ("end", "reader", "source", "start")
+
+    def __init__(self, engine: Engine, source: Source, wanted: Range) -> None:
+        self.source = source
+        self.start = wanted.start
+        self.end = wanted.end
+        self.reader = LogReader(engine, source.topic, wanted.partition, wanted.start)
+
+    def is_finished(self) -> bool:
+        return self.end is not None and self.reader.offset >= self.end
+
+
+class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
+    """Batches of one or several topics, partitions in turn. Belongs to the process that made it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sources: Sequence[tuple[TopicState, BatchSerde[Any], BatchSerde[Any], Sequence[Range]]],
+        *,
+        follow: bool,
+    ) -> None:
+        self._engine = engine
+        self._incarnation = engine.incarnation
+        self._follow = follow
+        self._lanes = [
+            _Lane(engine, source, wanted) for source in map(Source._make, sources) for wanted in source.ranges
+        ]
+        self._turn = 0
+
+    def __next__(self) -> RecordBatch[K, V]:
+        lane, fetched, columns = self._next_columns()
+        return self._decoded(lane, fetched, columns)
+
+    def next_records(self) -> Iterator[Record[K, V]]:
+        """The records of the next batch; those that cannot be decoded raise in their place."""
+        lane, fetched, columns = self._next_columns()
+        try:
+            return iter(self._decoded(lane, fetched, columns))
+        except DeserializationError:
+            return _OneByOne(lane, columns)
+
+    def _next_columns(self) -> tuple[_Lane, FetchedBatch, Columns]:
+        while True:
+            if self._incarnation != self._engine.incarnation:
+                raise ForkedError("this iterator belongs to the parent process: read again in the child")
+            lane = self._next_lane()
+            at = max(lane.start, lane.reader.offset)
+            fetched = lane.reader.next_batch()
+            if fetched is None or fetched.envelope.is_control:
+                continue
+            columns = reader.between(fetched.columns, at, lane.end)
+            if columns.values:
+                return lane, fetched, columns
+
+    def _next_lane(self) -> _Lane:
+        """The next partition that has something; waits when following, else raises StopIteration."""
+        while True:
+            for _ in range(len(self._lanes)):
+                lane = self._lanes[self._turn % len(self._lanes)]
+                if lane.is_finished() or (not lane.reader.has_next() and not self._follow):
+                    self._lanes.remove(lane)
+                elif lane.reader.has_next():
+                    self._turn += 1
+                    return lane
+                else:
+                    self._turn += 1
+            if not self._lanes:
+                raise StopIteration
+            self._wait()
+
+    def _wait(self) -> None:
+        def ready() -> bool:
+            return any(lane.reader.has_next() for lane in self._lanes)
+
+        self._engine.wakeup.wait([lane.reader.log_id for lane in self._lanes], ready, Deadline(None))
+
+    def _decoded(self, lane: _Lane, fetched: FetchedBatch, columns: Columns) -> RecordBatch[K, V]:
+        source = lane.source
+        keys = columns.keys if source.key.is_identity else source.key.deserialize_many(columns.keys)
+        try:
+            values = columns.values if source.value.is_identity else source.value.deserialize_many(columns.values)
+        except DeserializationError as error:
+            error.record = _raw(lane, columns, _first_bad(source.value, columns.values))
+            raise
+        return RecordBatch(source.topic.name, lane.reader.partition, fetched, columns, keys, values)
+
+
+class _OneByOne(Iterator[Record[Any, Any]]):
+    """The records of a batch of which some cannot be decoded: each of those is raised in its place."""
+
+    def __init__(self, lane: _Lane, columns: Columns) -> None:
+        self._lane = lane
+        self._columns = columns
+        self._places = iter(range(len(columns.values)))
+
+    def __next__(self) -> Record[Any, Any]:
+        number = next(self._places)
+        raw = _raw(self._lane, self._columns, number)
+        source = self._lane.source
+        try:
+            return raw._replace(key=source.key.deserialize(raw.key), value=source.value.deserialize(raw.value))
+        except DeserializationError as error:
+            raise DeserializationError(
+                f"topic {raw.topic!r}, partition {raw.partition}, offset {raw.offset}: {error}", raw
+            ) from error
+
+
+def _raw(lane: _Lane, columns: Columns, number: int) -> Record[Any, Any]:
+    return Record(
+        lane.source.topic.name,
+        lane.reader.partition,
+        columns.offsets[number],
+        columns.timestamps_ms[number],
+        columns.keys[number],
+        columns.values[number],
+        columns.headers[number],
+    )
+
+
+def _first_bad(serde: BatchSerde[Any], datas: Sequence[bytes | None]) -> int:
+    for number, data in enumerate(datas):
+        try:
+            serde.deserialize(data)
+        except DeserializationError:
+            return number
+    return 0
+
+
+def records(batches: BatchIterator[K, V]) -> Iterator[Record[K, V]]:
+    """The records of batches, one after another, chained in C; raising does not end it."""
+    return chain.from_iterable(_RecordRuns(batches))
+
+
+class _RecordRuns(Iterator[Iterator[Record[K, V]]], Generic[K, V]):
+    """The batches of an iterator as runs of records."""
+
+    def __init__(self, batches: BatchIterator[K, V]) -> None:
+        self._next = batches.next_records
+
+    def __next__(self) -> Iterator[Record[K, V]]:
+        return self._next()
+
+
+# Positions
+
+
+def check_partition(topic: TopicState, partition: int) -> int:
+    topic.log_id(partition)
+    return partition
+
+
+def resolve_range(
+    engine: Engine, topic: TopicState, partitions: Sequence[int], start: Position, until: Until
+) -> list[Range]:
+    """What to read of each partition, as of now; raises `ConfigError`, `OffsetOutOfRangeError`."""
+    bounds = reader.bounds(engine, topic, partitions)
+    starts = _offsets(engine, topic, bounds, start, "start")
+    ends = {} if until is None else _offsets(engine, topic, bounds, "latest" if until == "end" else until, "until")
+    for partition, offset in starts.items():
+        first, end = bounds[partition]
+        if not first <= offset <= end:
+            raise OffsetOutOfRangeError(
+                f"start={offset} is outside of topic {topic.name!r}, partition {partition}, which has offsets {first} to {end}: "
+                "start within them, or from 'earliest' or 'latest'"
+            )
+    default_end = None if until is None else bounds
+    return [
+        Range(partition, offset, ends.get(partition, default_end[partition][1] if default_end else None))
+        for partition, offset in starts.items()
+    ]
+
+
+def _offsets(
+    engine: Engine, topic: TopicState, bounds: Mapping[int, tuple[int, int]], position: Any, name: str
+) -> dict[int, int]:
+    """A position as an offset of each partition it speaks of."""
+    if position == "earliest":
+        return {partition: first for partition, (first, _) in bounds.items()}
+    if position == "latest":
+        return {partition: end for partition, (_, end) in bounds.items()}
+    if isinstance(position, datetime | timedelta):
+        stamp = _timestamp(position, name)
+        return {partition: reader.offset_at(engine, topic, partition, stamp) for partition in bounds}
+    if isinstance(position, Mapping):
+        for partition in position:
+            check_partition(topic, partition)
+        return {partition: _offset(offset, name) for partition, offset in position.items() if partition in bounds}
+    if len(bounds) != 1:
+        raise ConfigError(
+            f"{name}={position!r} is an offset, and topic {topic.name!r} has {topic.partition_count} partitions: "
+            f"name one, or give {{partition: offset}}"
+        )
+    return {partition: _offset(position, name) for partition in bounds}
+
+
+def _offset(offset: Any, name: str) -> int:
+    if type(offset) is not int or not 0 <= offset <= OFFSET_MAX:
+        raise ConfigError(
+            f"{name}={offset!r} is not valid: give 'earliest', 'latest', an offset, a mapping of partition to offset, "
+            "an aware datetime, or a timedelta before now"
+        )
+    return offset
+
+
+def _timestamp(position: datetime | timedelta, name: str) -> int:
+    if isinstance(position, timedelta):
+        return clock.now_ms() - int(position.total_seconds() * 1000)
+    if position.tzinfo is None:
+        raise ConfigError(f"{name}={position!r} has no time zone: give an aware datetime, such as datetime.now(UTC)")
+    return -int(-position.timestamp() * 1000 // 1)

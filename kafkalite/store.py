@@ -1,0 +1,343 @@
+"""Store: one open store, and `connect`, which opens it.
+
+Thin: it checks what it is given, hands out topics and producers that share the engine, and closes what it made.
+"""
+
+import atexit
+import contextlib
+import os
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar, Unpack, overload
+
+from kafkalite import config, disk
+from kafkalite.config import ConfigMapping, ProducerSettings, StoreSettings, TopicSettings
+from kafkalite.errors import (
+    ClosedError,
+    ConfigError,
+    KafkaliteError,
+    TopicSettingsError,
+    UnknownTopicError,
+    UnsupportedError,
+)
+from kafkalite.iteration import BatchIterator, records, resolve_range
+from kafkalite.model import Durability, Position, Raw, Record, Until
+from kafkalite.producer import Producer
+from kafkalite.serde import Serde, resolve, resolve_key
+from kafkalite.storage.catalogue import MAX_PARTITIONS, TopicState, check_name
+from kafkalite.storage.check import Report
+from kafkalite.storage.engine import Engine, open_engine
+from kafkalite.topic import Topic
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_open_stores: "weakref.WeakSet[Store]" = weakref.WeakSet()
+
+
+def connect(
+    target: str | os.PathLike[str],
+    *,
+    durability: Durability | None = None,
+    create: bool = True,
+    read_only: bool = False,
+    config: ConfigMapping | None = None,
+    **settings: Unpack[StoreSettings],
+) -> "Store":
+    """Open a store, creating it unless `create=False`: a file, a directory, or `":memory:"`.
+
+    `target`: an existing directory, or a path that ends in a separator or has no suffix, is a directory store; a path
+    with a suffix ("shop.klite") is a single file. `":memory:"` is a private one that goes when it is closed.
+
+    `durability` belongs to the store, not to this handle: "commit" (a new store's default: acknowledged means on disk,
+    and no reader sees what a power cut could take), "interval" (a crash of a process loses nothing, a power cut at
+    most the last `flush_interval_ms`), "none" (flushed on close). Likewise the other settings, in Kafka's units.
+
+    Raises `StoreNotFoundError`, `NotAStoreError`, `StoreSettingsError`, `StorePermissionError`, `StoreVersionError`,
+    `StoreLocationError`, `CorruptRecordError`, `ConfigError`.
+    """
+    found = given_store_settings(durability, settings, config)
+    if isinstance(target, str) and target.startswith("kafka://"):
+        raise UnsupportedError(f"{target!r}: connecting to a Kafka cluster is not part of this version; open a path")
+    if target == ":memory:":
+        return Store(_private_directory(), create=True, read_only=False, settings=found, is_private=True)
+    return Store(Path(os.fspath(target)), create=create, read_only=read_only, settings=found, text=os.fspath(target))
+
+
+def given_store_settings(
+    durability: str | None, settings: Mapping[str, Any], dotted: ConfigMapping | None
+) -> dict[str, Any]:
+    """The store's settings that a caller gave, checked."""
+    wanted = dict(settings) | ({} if durability is None else {"durability": durability})
+    return config.given("store", wanted, dotted)
+
+
+def _private_directory() -> Path:
+    import tempfile  # noqa: PLC0415  (rarely used, and not cheap to import)
+
+    shared_memory = Path("/dev/shm")  # noqa: S108  (a private directory is made in it)
+    base = shared_memory if shared_memory.is_dir() and disk.may_write(shared_memory) else None
+    return Path(tempfile.mkdtemp(prefix="kafkalite-", dir=base))
+
+
+class Store:
+    """An open store, from `kafkalite.connect`. Safe to share between threads; a context manager.
+
+    Two stores of one path in a process share the engine. Closing one closes what it made. In a forked child it goes
+    on working; it pickles (path and serdes) for spawned ones.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        create: bool,
+        read_only: bool,
+        settings: Mapping[str, Any],
+        is_private: bool = False,
+        text: str | None = None,
+    ) -> None:
+        self._closed = True
+        self._read_only = read_only
+        self._private_pid = disk.process_id() if is_private else None
+        self._made: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self._engine: Engine = open_engine(
+            text or path,
+            create=create,
+            read_only=read_only,
+            durability=settings.get("durability"),
+            settings={name: value for name, value in settings.items() if name != "durability"},
+        )
+        self.path: Path = self._engine.place.path
+        self._closed = False
+        _open_stores.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Store {str(self.path)!r}{', closed' if self._closed else ''}>"
+
+    def __enter__(self) -> Self:
+        self.use()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except KafkaliteError as failure:
+            if error is None:
+                raise
+            error.add_note(f"closing the store failed as well: {failure}")
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(
+                f"{self!r} was not closed: use `with`, or call close()", ResourceWarning, source=self, stacklevel=2
+            )
+            with contextlib.suppress(Exception):
+                self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (str(self.path), self._read_only)
+
+    def use(self) -> None:
+        """Raise `ClosedError` unless the store is open."""
+        if self._closed:
+            raise ClosedError(f"the store {self.path} is closed: open it again with kafkalite.connect()")
+
+    # Topics
+
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        partitions: int | None = None,
+        create: bool = True,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[TopicSettings],
+    ) -> Topic[bytes, Raw]: ...
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        value: type[V] | Serde[V],
+        partitions: int | None = None,
+        create: bool = True,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[TopicSettings],
+    ) -> Topic[bytes, V]: ...
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        key: type[K] | Serde[K],
+        partitions: int | None = None,
+        create: bool = True,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[TopicSettings],
+    ) -> Topic[K, Raw]: ...
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        key: type[K] | Serde[K],
+        value: type[V] | Serde[V],
+        partitions: int | None = None,
+        create: bool = True,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[TopicSettings],
+    ) -> Topic[K, V]: ...
+    def topic(
+        self,
+        name: str,
+        *,
+        key: Any = None,
+        value: Any = None,
+        partitions: int | None = None,
+        create: bool = True,
+        config: ConfigMapping | None = None,
+        **settings: Any,
+    ) -> Topic[Any, Any]:
+        """Get a topic, or create it (unless `create=False`): with 1 partition, or `partitions` of them.
+
+        Only what is given is compared with a topic that exists. `key` and `value` are types or serdes of this handle.
+        Raises `InvalidTopicError`, `TopicSettingsError`, `UnknownTopicError`, `ConfigError`.
+        """
+        self.use()
+        check_name(name)
+        wanted = given_topic_settings(settings, config)
+        key_serde, value_serde = resolve_key(key), resolve(value)
+        if partitions is not None and (type(partitions) is not int or not 1 <= partitions <= MAX_PARTITIONS):
+            raise ConfigError(f"partitions={partitions!r} is not valid: give 1 to {MAX_PARTITIONS}")
+        try:
+            state = self._engine.topic(name)
+        except UnknownTopicError:
+            if not create or self._read_only:
+                raise
+            state = self._engine.create_topic(name, partitions or 1, wanted)
+        _compare_topic(state, partitions, wanted)
+        return Topic(self, state, key_serde, value_serde)
+
+    def topics(self) -> list[str]:
+        """The names of all topics, sorted, without internal ones."""
+        self.use()
+        return self._engine.topic_names()
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and all its records, for everybody; raises `UnknownTopicError`."""
+        self.use()
+        check_name(name)
+        self._engine.delete_topic(name)
+
+    def read(
+        self, topics: Sequence[str | Topic[Any, Any]], *, start: Position = "earliest", until: Until = "end"
+    ) -> Iterator[Record[Any, Any]]:
+        """Records of several topics, without a group; as `Topic.read`. Names are read as bytes."""
+        self.use()
+        handles = [self.topic(one, create=False) if isinstance(one, str) else one for one in topics]
+        sources = []
+        for topic in handles:
+            state = topic._state
+            ranges = resolve_range(self._engine, state, range(state.partition_count), start, until)
+            sources.append((state, topic.key_serde, topic.value_serde, ranges))
+        return records(BatchIterator(self._engine, sources, follow=until is None))
+
+    # Producers
+
+    def producer(self, *, config: ConfigMapping | None = None, **settings: Unpack[ProducerSettings]) -> Producer:
+        """A producer with Kafka's settings; use it as a context manager. Raises `ConfigError`."""
+        self.use()
+        producer = Producer(self._engine, self._known_topic, resolve_producer(settings, config))
+        self._made.add(producer)
+        return producer
+
+    def _known_topic(self, name: str) -> Topic[bytes, Raw]:
+        return self.topic(name, create=False)
+
+    # The store as a whole
+
+    def alter(
+        self,
+        *,
+        durability: Durability | None = None,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[StoreSettings],
+    ) -> None:
+        """Change settings of the store, for everybody who has it open. To "commit": flushed before it takes effect."""
+        self.use()
+        found = given_store_settings(durability, settings, config)
+        if not found:
+            raise ConfigError('alter() was given no setting: name at least one, such as durability="commit"')
+        self._engine.alter(found)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The store's settings as of now, `durability` among them."""
+        self.use()
+        return self._engine.settings()
+
+    def flush(self, timeout: float | None = 60.0) -> None:
+        """Return when everything committed so far is on the disk; raises `StoreFailedError`."""
+        self.use()
+        self._engine.flush(timeout)
+
+    def check(self) -> Report:
+        """Read the whole journal and prove the index against it; `report.ok`, `print(report)`."""
+        self.use()
+        return self._engine.check()
+
+    def close(self) -> None:
+        """Flush its producers, let the store go; idempotent. Raises what could not be delivered or flushed."""
+        if self._closed:
+            return
+        self._closed = True
+        _open_stores.discard(self)
+        with contextlib.ExitStack() as stack:
+            if self._private_pid is not None:
+                stack.callback(self._remove_private)
+            stack.callback(self._engine.close)
+            for producer in list(self._made):
+                stack.callback(producer.close)
+
+    def _remove_private(self) -> None:
+        import shutil  # noqa: PLC0415  (rarely used)
+
+        if self._private_pid == disk.process_id():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def given_topic_settings(settings: Mapping[str, Any], dotted: ConfigMapping | None) -> dict[str, Any]:
+    return config.given("topic", settings, dotted)
+
+
+def resolve_producer(settings: Mapping[str, Any], dotted: ConfigMapping | None) -> dict[str, Any]:
+    return config.resolved("producer", settings, dotted)
+
+
+def _compare_topic(state: TopicState, partitions: int | None, wanted: Mapping[str, Any]) -> None:
+    if partitions is not None and partitions != state.partition_count:
+        raise TopicSettingsError(
+            f"topic {state.name!r} has {state.partition_count} partitions, not {partitions}: leave partitions= out"
+        )
+    for name, value in wanted.items():
+        if state.settings[name] != value:
+            raise TopicSettingsError(
+                f"topic {state.name!r} has {name}={state.settings[name]!r}, not {value!r}: leave it out to take what it "
+                f"has, or change it for all with topic.alter({name}={value!r})"
+            )
+
+
+def _unpickled(path: str, read_only: bool) -> Store:
+    return connect(path if Path(path).suffix else path + os.sep, create=False, read_only=read_only)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a script left open, so that no store has to be recovered for it."""
+    for store in list(_open_stores):
+        with contextlib.suppress(Exception):
+            store.close()
