@@ -11,7 +11,7 @@ CLI_PACKAGES = {"click", "rich_click", "rich"}
 def main() -> None:
     """Run the command line. Exits 2 if the extra `cli` is not installed, 130 on Ctrl-C."""
     try:
-        from kafkalite.cli import cli
+        from kafkalite.cli import cli  # noqa: PLC0415  (it needs the extra)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in CLI_PACKAGES:

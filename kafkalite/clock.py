@@ -34,5 +34,9 @@ class Deadline:
         """Seconds until it comes, never below 0."""
         return float("inf") if self._end is None else max(0.0, self._end - monotonic())
 
+    def timeout(self) -> float | None:
+        """What is left, for a call that takes seconds or None."""
+        return None if self._end is None else self.left()
+
     def passed(self) -> bool:
         return self._end is not None and monotonic() >= self._end

@@ -10,6 +10,7 @@ so opening a store raises `UnsupportedError` unless the platform has them.
 import contextlib
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import stat
@@ -30,6 +31,7 @@ on_step: Callable[[str], None] | None = None
 """A test's hook: called with the name of each step that changes the disk, before it happens."""
 
 IOV_MAX: Final = 1024
+_pwritev = os.pwritev
 ZEROS: Final = bytes(1024 * 1024)
 PAGE: Final = mmap.PAGESIZE
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -108,12 +110,11 @@ def close(fd: int) -> None:
         os.close(fd)
 
 
-def write(fd: int, buffers: Sequence[bytes | memoryview], position: int) -> None:
-    """Write all buffers one after another from `position` on, however the system slices it."""
+def write(fd: int, buffers: Sequence[bytes | memoryview], position: int, size: int) -> None:
+    """Write all buffers, of `size` bytes together, from `position` on, however the system slices it."""
     if on_step is not None:
         on_step("write")
-    size = sum(map(len, buffers))
-    written = os.pwritev(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX], position)
+    written = _pwritev(fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX], position)
     if written != size:
         _write_rest(fd, buffers, position, written)
 
@@ -128,7 +129,7 @@ def _write_rest(fd: int, buffers: Sequence[bytes | memoryview], position: int, w
             return
         rest[0] = rest[0][written:]
         step("write on")
-        written = os.pwritev(fd, rest[:IOV_MAX], position)
+        written = _pwritev(fd, rest[:IOV_MAX], position)
 
 
 def read(fd: int, size: int, position: int) -> bytes:
@@ -268,24 +269,27 @@ _FLOCK: Final = struct.Struct("@hhqqi4x")
 _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
 _GET_LOCK: Final = getattr(fcntl, "F_OFD_GETLK", None)
 LOCK_CONFLICTS: Final = (errno.EAGAIN, errno.EACCES)
-fcntl_call = fcntl.fcntl
 
 
-def lock_request(byte: int, *, exclusive: bool) -> bytes:
-    """What `lock` takes: made once for each lock, as the call is on the hot path."""
+def lock_call(fd: int, byte: int, *, exclusive: bool = True) -> Callable[[], object]:
+    """A call that takes the lock now, or raises OSError with one of `LOCK_CONFLICTS`: made once, called often."""
     if _SET_LOCK is None:  # pragma: no cover
         raise UnsupportedError("this platform has no open-file-description locks (Linux has them since 3.15)")
-    return _FLOCK.pack(fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+    kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
+    return functools.partial(fcntl.fcntl, fd, _SET_LOCK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
 
 
-def unlock_request(byte: int) -> bytes:
-    return _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
+def unlock_call(fd: int, byte: int) -> Callable[[], object]:
+    """A call that lets the lock go; harmless when it is not held."""
+    if _SET_LOCK is None:  # pragma: no cover
+        raise UnsupportedError("this platform has no open-file-description locks (Linux has them since 3.15)")
+    return functools.partial(fcntl.fcntl, fd, _SET_LOCK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 
 
-def lock(fd: int, request: bytes) -> bool:
-    """Take the lock now, or return False: another open file description has it."""
+def is_taken(take: Callable[[], object]) -> bool:
+    """Call a `lock_call`; False when another open file description has the lock."""
     try:
-        fcntl_call(fd, _SET_LOCK, request)  # type: ignore[arg-type]  # None was refused by lock_request
+        take()
     except OSError as error:
         if error.errno in LOCK_CONFLICTS:
             return False
@@ -293,15 +297,10 @@ def lock(fd: int, request: bytes) -> bool:
     return True
 
 
-def unlock(fd: int, request: bytes) -> None:
-    """Let it go; harmless when it is not held."""
-    fcntl_call(fd, _SET_LOCK, request)  # type: ignore[arg-type]
-
-
 def is_locked(fd: int, byte: int) -> bool:
     """Whether another description holds the byte exclusively: the lock is tested, not taken."""
     request = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
-    answer = fcntl_call(fd, _GET_LOCK, request)  # type: ignore[arg-type]
+    answer = fcntl.fcntl(fd, _GET_LOCK, request)  # type: ignore[arg-type]
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 

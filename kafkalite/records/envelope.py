@@ -33,7 +33,8 @@ FIELDS: Final = Struct(">hiqqqhii")
 PREFIX_SIZE: Final = 21
 FIELDS_SIZE: Final = 40
 HEADER_SIZE: Final = 61
-LENGTH_OVERHEAD: Final = HEADER_SIZE - 12
+LENGTH_FIELD_END: Final = 12
+LENGTH_OVERHEAD: Final = HEADER_SIZE - LENGTH_FIELD_END
 assert PREFIX.size == PREFIX_SIZE
 assert FIELDS.size == FIELDS_SIZE
 assert HEADER_SIZE == PREFIX_SIZE + FIELDS_SIZE
@@ -52,6 +53,7 @@ MAX_BATCH_RECORDS: Final = 100_000
 
 _pack_prefix = PREFIX.pack
 _pack_fields = FIELDS.pack
+_new = tuple.__new__
 
 
 class SealedBatch(NamedTuple):
@@ -124,7 +126,6 @@ class Envelope(NamedTuple):
 
 def seal(
     payload: bytes,
-    *,
     count: int,
     base_timestamp: int,
     max_timestamp: int,
@@ -133,6 +134,7 @@ def seal(
     producer_id: int = NO_PRODUCER,
     producer_epoch: int = -1,
     base_sequence: int = -1,
+    *,
     magic: int = MAGIC_NATIVE,
 ) -> SealedBatch:
     """Seal a payload of `count` records; only base offset and leader epoch are still to come."""
@@ -142,19 +144,9 @@ def seal(
     )
     digest = batch_digest(fields, payload)
     checksum = digest & MASK32 if magic == MAGIC_NATIVE else crc32c(fields, payload)
-    return SealedBatch(
-        magic,
-        checksum,
-        fields,
-        payload,
-        digest,
-        count,
-        delta,
-        max_timestamp,
-        producer_id,
-        producer_epoch,
-        base_sequence,
-    )
+    return _new(SealedBatch, (
+        magic, checksum, fields, payload, digest, count, delta, max_timestamp, producer_id, producer_epoch, base_sequence,
+    ))  # fmt: skip
 
 
 def parse(batch: bytes | memoryview) -> Envelope:
@@ -162,7 +154,7 @@ def parse(batch: bytes | memoryview) -> Envelope:
     if len(batch) < HEADER_SIZE:
         raise CorruptRecordError(f"a record batch of {len(batch)} bytes is shorter than its {HEADER_SIZE}-byte header")
     envelope = Envelope(*PREFIX.unpack_from(batch), *FIELDS.unpack_from(batch, PREFIX_SIZE))
-    if envelope.batch_length != len(batch) - 12 or envelope.magic not in MAGICS:
+    if envelope.batch_length != len(batch) - LENGTH_FIELD_END or envelope.magic not in MAGICS:
         raise CorruptRecordError(
             f"a record batch of {len(batch)} bytes says length {envelope.batch_length} and magic {envelope.magic}"
         )

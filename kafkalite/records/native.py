@@ -72,16 +72,9 @@ def encode(
     if codec:
         payload = compression.compress(codec, payload)
     return seal(
-        payload,
-        count=len(values),
-        base_timestamp=base_timestamp,
-        max_timestamp=base_timestamp + latest,
-        attributes=attributes | codec,
-        producer_id=producer_id,
-        producer_epoch=producer_epoch,
-        base_sequence=base_sequence,
-        last_offset_delta=last_offset_delta,
-    )
+        payload, len(values), base_timestamp, base_timestamp + latest, attributes | codec, last_offset_delta,
+        producer_id, producer_epoch, base_sequence,
+    )  # fmt: skip
 
 
 def decode(envelope: Envelope, payload: bytes | memoryview) -> Columns:

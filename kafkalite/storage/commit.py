@@ -19,7 +19,6 @@ from typing import Any, Final, NamedTuple
 import lmdb
 
 from kafkalite import config, disk
-from kafkalite.clock import Deadline
 from kafkalite.errors import (
     KafkaliteError,
     OffsetConflictError,
@@ -33,9 +32,10 @@ from kafkalite.records.envelope import HEADER_SIZE as BATCH_HEADER_SIZE
 from kafkalite.records.envelope import SealedBatch, parse
 from kafkalite.storage import catalogue, frame, index, segment
 from kafkalite.storage.catalogue import CATALOGUE_LOG, TopicState
-from kafkalite.storage.index import LogEnd, Positions, ProducerState
+from kafkalite.storage.index import Positions, ProducerState
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
+from kafkalite.storage.segment import BYTE_MASK
 
 REMEMBERED_BATCHES: Final = 5
 SEQUENCE_LIMIT: Final = 2**31
@@ -45,6 +45,7 @@ FAILED_FOR_GOOD: Final = 2
 _pack_positions = index.POSITIONS_ROW.pack
 _pack_batch_key = index.BATCH_KEY.pack
 _pack_batch_row = index.BATCH_ROW.pack
+_new_positions: Callable[[type[Positions], tuple[int, ...]], Positions] = tuple.__new__
 
 
 class Append(NamedTuple):
@@ -62,7 +63,7 @@ Decide = Callable[[lmdb.Transaction], Sequence[Append]]
 class Operation:
     """One atomic commit on its way: `offsets` are the base offsets given, `end` is the position its answer rests on."""
 
-    __slots__ = ("appends", "decide", "end", "error", "is_done", "is_taken", "offsets")
+    __slots__ = ("appends", "decide", "end", "error", "is_done", "offsets")
 
     def __init__(self, appends: Sequence[Append] = (), decide: Decide | None = None) -> None:
         self.appends = appends
@@ -70,72 +71,67 @@ class Operation:
         self.offsets: list[int] = []
         self.end = 0
         self.error: BaseException | None = None
-        self.is_taken = False
         self.is_done = False
-
-    def size(self) -> int:
-        """Bytes of all its frames."""
-        return sum(frame.padded_size(BATCH_HEADER_SIZE + len(append.batch.payload)) for append in self.appends)
 
 
 class NeedsSegment(Exception):  # noqa: N818  (a signal between append and prepare, not an error)
     """The next operation does not fit and no segment is prepared that it fits into; nothing was appended."""
 
-    def __init__(self, needed: int, positions: Positions) -> None:
+    def __init__(self, needed: int) -> None:
         super().__init__(needed)
         self.needed = needed
-        self.positions = positions
 
 
 class _Group:
-    """What one LMDB transaction will append: frames, rows, and the caches' new entries."""
+    """What one LMDB transaction will append: frames from `start` to `position`, and rows."""
 
-    __slots__ = ("buffers", "chain", "ends", "position", "producers", "rows", "segment_size", "spare_size", "start")
+    __slots__ = ("before", "buffers", "catalogue", "chain", "position", "rows", "segment_size", "spare_size", "start")
 
-    def __init__(self, positions: Positions) -> None:
-        self.start = self.position = positions.tail
-        self.chain = positions.chain
-        self.segment_size = positions.segment_size
-        self.spare_size = positions.spare_size
+    def __init__(self, before: Positions) -> None:
+        self.before = before
+        self.start = self.position = before[0]
+        self.chain = before[1]
+        self.catalogue, self.segment_size, self.spare_size = before[7:]
         self.buffers: list[bytes] = []
         self.rows: list[tuple[bytes, bytes | None]] = []
-        self.ends: dict[int, LogEnd] = {}
-        self.producers: dict[tuple[int, int], ProducerState] = {}
-
-    def room(self) -> int:
-        """Bytes left in the segment, its END frame set aside."""
-        return self.segment_size - frame.HEADER_SIZE - (self.position & segment.BYTE_MASK)
 
 
 class Committer:
-    """Appends operations under WRITE. One for a process and store, shared by its threads."""
+    """Appends operations under WRITE. One for a process and store, shared by its threads.
+
+    What was read of the index is remembered as long as the tail is where this process left it: a lone writer looks
+    nothing up. A transaction that fails forgets it all.
+    """
 
     def __init__(self, environment: index.Index, journal: Journal, locks: Locks) -> None:
         self._index = environment
+        self._begin = environment.begin
         self._journal = journal
-        self._locks = locks
+        self._write = locks.write
         self._queue: deque[Operation] = deque()
-        self._tail = -1
-        self._ends: dict[int, LogEnd] = {}
+        self._row = b""
+        self._positions: Positions | None = None
+        self._ends: dict[int, tuple[int, int]] = {}
         self._producers: dict[tuple[int, int], ProducerState] = {}
         self._settings_epoch = -1
         self.settings: dict[str, Any] = config.defaults("store")
         self.publishes_at_once = False
         self.wants_segment = False
 
-    def submit(self, operation: Operation, deadline: Deadline) -> None:
+    def submit(self, operation: Operation, timeout: float | None) -> None:
         """Return when the operation was appended, or failed (`operation.error`).
 
         Raises what keeps it from being tried: `NeedsSegment`, `StoreBusyError`, `StoreFullError`, `StoreFailedError`.
+        Interrupted, it comes back only when it is known whether the operation was appended (`operation.is_done`).
         """
-        write = self._locks.write
+        write = self._write
         self._queue.append(operation)
         try:
             with write.threads:
                 if operation.is_done:
                     return
                 try:
-                    write.lock(deadline)
+                    write.lock(timeout)
                     while not operation.is_done:
                         self._append_queued()
                 finally:
@@ -145,200 +141,201 @@ class Committer:
             raise
 
     def _withdraw(self, operation: Operation) -> None:
-        if not operation.is_done:
-            with contextlib.suppress(ValueError):
-                self._queue.remove(operation)
+        """Take an operation back unless it was appended: whoever has it in hand is waited for."""
+        with self._write.threads, contextlib.suppress(ValueError):
+            self._queue.remove(operation)
 
     def _append_queued(self) -> None:
-        """Take what is queued and append as much of it as fits; put the rest back in front."""
-        queue = self._queue
-        taken: list[Operation] = []
-        count = before = after = 0
+        """Append the first of what is queued, as much as goes into one transaction, and take it off the queue.
+
+        An operation leaves the queue after it is marked done, so that no interrupt can lose one in between.
+        """
+        operations = list(self._queue)
         group: _Group | None = None
+        count = 0
         try:
-            while queue:
-                taken.append(queue.popleft())
-            with self._index.begin(write=True) as transaction:
-                positions = index.read_positions(transaction)
-                before = positions.tail
-                group, count = self._build(transaction, positions, taken)
-                after = group.position
-                self._put(transaction, positions, group)
-            self._settle(taken, count, group)
-        except lmdb.Error as error:
-            raise self._index.translated(error) from error
-        except BaseException:
-            if group is not None and after != before and self._index.positions().tail == after:
-                self._settle(taken, count, group)
+            with self._begin(write=True) as transaction:  # committed at the block's end, aborted by what leaves it
+                group = _Group(self._look(transaction))
+                count = self._build(transaction, group, operations)
+                if group.buffers:
+                    self._put(transaction, group)
+        except BaseException as error:
+            self._forget()
+            if group is None or not self._is_appended(group):
+                if isinstance(error, lmdb.Error):
+                    raise self._index.translated(error) from error
+                raise
+            self._settle(operations, count)
             raise
-        finally:
-            if taken:
-                queue.extendleft(reversed(taken))
+        self._settle(operations, count)
+        if not group.spare_size:
+            self.wants_segment = (group.position & BYTE_MASK) > group.segment_size >> 1
 
-    def _build(
-        self, transaction: lmdb.Transaction, positions: Positions, operations: Sequence[Operation]
-    ) -> tuple[_Group, int]:
-        """The group of the first operations that go together, and how many they are."""
-        self._look(transaction, positions)
-        group = _Group(positions)
-        for count, operation in enumerate(operations):
-            try:
-                if operation.decide is not None:
-                    if count:  # it must see what the ones before it put
-                        return group, count
-                    operation.appends = operation.decide(transaction)
-                size = operation.size()
-                if size > group.room():
-                    if count:
-                        return group, count
-                    self._roll(group, positions, size)
-                self._add(transaction, positions, group, operation)
-            except KafkaliteError as error:
-                operation.error = error
-            operation.end = max(operation.end, positions.tail)
-            if operation.decide is not None:
-                return group, 1
-        return group, len(operations)
+    def _settle(self, operations: Sequence[Operation], count: int) -> None:
+        """The transaction is committed: tell the operations."""
+        for operation in operations[:count]:
+            operation.is_done = True
+        queue = self._queue
+        while queue and queue[0].is_done:
+            queue.popleft()
 
-    def _look(self, transaction: lmdb.Transaction, positions: Positions) -> None:
-        """Take notice of what other processes did since we last looked."""
+    def _is_appended(self, group: _Group) -> bool:
+        """After an interrupt, still under WRITE: whether the group's transaction was committed all the same."""
+        return group.position != group.before.tail and self._index.positions().tail == group.position
+
+    def _forget(self) -> None:
+        self._row = b""
+        self._ends.clear()
+        self._producers.clear()
+
+    def _look(self, transaction: lmdb.Transaction) -> Positions:
+        """Where the journal stands; takes notice of what other processes did since we last looked."""
+        row = transaction.get(index.POSITIONS)
+        if row == self._row and self._positions is not None and len(self._ends) < CACHED_LOGS:
+            return self._positions
+        before, positions = self._positions, index.read_positions(transaction)
+        if before is None or before.tail != positions.tail or len(self._ends) >= CACHED_LOGS:
+            self._forget()
         if positions.flush_failed:
             raise flush_failed(positions)
-        if positions.tail != self._tail or len(self._ends) > CACHED_LOGS:
-            self._ends.clear()
-            self._producers.clear()
         if positions.catalogue != self._settings_epoch:
             self.settings = config.defaults("store") | (index.fact(transaction, "store") or {})
             self.publishes_at_once = self.settings["durability"] != "commit"
             self._settings_epoch = positions.catalogue
+        return positions
 
-    def _roll(self, group: _Group, positions: Positions, needed: int) -> None:
+    def _build(self, transaction: lmdb.Transaction, group: _Group, operations: Sequence[Operation]) -> int:
+        """Put into the group the first operations that go together; returns how many they are."""
+        for count, operation in enumerate(operations):
+            try:
+                if operation.decide is not None:
+                    if count:  # it must see what the ones before it put
+                        return count
+                    operation.appends = operation.decide(transaction)
+                size = frame.HEADER_SIZE  # of an END frame
+                for append in operation.appends:
+                    size += frame.MOST_OVERHEAD + len(append[1][3])
+                if size > group.segment_size - (group.position & BYTE_MASK):
+                    if count:
+                        return count
+                    self._roll(group, size)
+                operation.error = None
+                operation.end = group.position
+                self._add(transaction, group, operation)
+            except KafkaliteError as error:
+                operation.error = error
+                operation.end = group.position
+            if operation.decide is not None:
+                return 1
+        return len(operations)
+
+    def _roll(self, group: _Group, needed: int) -> None:
         """Go over to the prepared segment; raises `NeedsSegment` when there is none, or a smaller one."""
-        if needed > self.settings["max_commit_bytes"]:
+        most = self.settings["max_commit_bytes"]
+        if needed > most:
             raise RecordTooLargeError(
-                f"a commit of {needed} bytes exceeds the store's max_commit_bytes={self.settings['max_commit_bytes']}: split it"
+                f"a commit of {needed} bytes exceeds the store's max_commit_bytes={most}: split it"
             )
-        if positions.spare_size < segment.HEADER_SIZE + needed + frame.HEADER_SIZE:
-            raise NeedsSegment(needed, positions)
+        if group.spare_size < segment.HEADER_SIZE + needed:
+            raise NeedsSegment(needed)
+        before = group.before
         with disk.translated("cannot begin a segment of the journal"):
-            end, chain = frame.encode_end(positions.durable, positions.chain, positions.tail)
-            self._journal.write(positions.tail, [end])
-            header = self._journal.next_header(
-                positions.spare_size, positions.era, positions.tail + frame.HEADER_SIZE, chain
-            )
+            end, chain = frame.encode_end(before.durable, before.chain, before.tail)
+            self._journal.write(before.tail, [end], len(end))
+            header = self._journal.next_header(group.spare_size, before.era, before.tail + frame.HEADER_SIZE, chain)
             self._journal.begin_segment(header)
         group.start = group.position = header.start
         group.chain = header.checksum
-        group.segment_size, group.spare_size = positions.spare_size, 0
+        group.segment_size, group.spare_size = group.spare_size, 0
         group.rows.append(segment_row(header))
 
-    def _add(self, transaction: lmdb.Transaction, positions: Positions, group: _Group, operation: Operation) -> None:
+    def _add(self, transaction: lmdb.Transaction, group: _Group, operation: Operation) -> None:
         """Check an operation as a whole, then add its frames and rows to the group."""
-        ends: dict[int, LogEnd] = {}
+        epoch = group.catalogue
+        cached = self._ends
+        ends: dict[int, tuple[int, int]] = {}
         producers: dict[tuple[int, int], ProducerState] = {}
         placed: list[tuple[int, SealedBatch, int, int]] = []
         offsets: list[int] = []
         for log_id, batch, topic, expected_end in operation.appends:
-            if topic is not None and topic.epoch != positions.catalogue:
-                catalogue.revalidate(transaction, topic, positions.catalogue)
-            end = ends.get(log_id) or group.ends.get(log_id) or self._ends.get(log_id)
-            if end is None:
-                end = index.log_end(transaction, log_id)
-            offset, latest = end
+            if topic is not None and topic.epoch != epoch:
+                catalogue.revalidate(transaction, topic, epoch)
+            offset, latest = ends.get(log_id) or cached.get(log_id) or index.log_end(transaction, log_id)
             if expected_end is not None and expected_end != offset:
                 raise conflict(topic, log_id, expected_end, offset)
             if batch.producer_id >= 0:
                 key = (log_id, batch.producer_id)
-                state = producers.get(key) or group.producers.get(key) or self._producers.get(key)
-                if state is None:
-                    state = index.producer_state(transaction, *key)
+                state = producers.get(key) or self._producers.get(key) or index.producer_state(transaction, *key)
                 repeated = known_batch(state, batch)
                 if repeated is not None:
                     offsets.append(repeated)
                     continue
                 producers[key] = next_state(state, batch, offset)
-            latest = max(latest, batch.max_timestamp)
+            if batch.max_timestamp > latest:  # noqa: PLR1730  (max() is a call, on the hot path)
+                latest = batch.max_timestamp
             offsets.append(offset)
             placed.append((log_id, batch, offset, latest))
-            ends[log_id] = LogEnd(offset + batch.last_offset_delta + 1, latest)
-        self._encode(group, positions, placed)
-        for (log_id, producer_id), state in producers.items():
-            group.rows.append((index.PRODUCER_KEY.pack(3, log_id, producer_id), state.encode()))
-        group.ends.update(ends)
-        group.producers.update(producers)
+            ends[log_id] = (offset + batch.last_offset_delta + 1, latest)
+        self._encode(group, placed)
+        if producers:
+            for (log_id, producer_id), state in producers.items():
+                group.rows.append((index.PRODUCER_KEY.pack(3, log_id, producer_id), state.encode()))
+            self._producers.update(producers)
+        cached.update(ends)
+        if CATALOGUE_LOG in ends:
+            group.catalogue = ends[CATALOGUE_LOG][0]
         operation.offsets = offsets
         operation.end = group.position
 
-    def _encode(self, group: _Group, positions: Positions, placed: Sequence[tuple[int, SealedBatch, int, int]]) -> None:
+    def _encode(self, group: _Group, placed: Sequence[tuple[int, SealedBatch, int, int]]) -> None:
         """The frames of an operation, and the row of each batch."""
         position, chain = group.position, group.chain
-        last = len(placed) - 1
-        for number, (log_id, batch, offset, latest) in enumerate(placed):
-            length = BATCH_HEADER_SIZE + len(batch.payload)
-            prefix = batch.prefix(offset, positions.era)
-            flags = frame.COMMIT if number == last else 0
-            buffers, chain = frame.encode_batch(batch, prefix, log_id, flags, positions.durable, chain, position)
-            group.buffers += buffers
-            group.rows.append(
-                (
-                    _pack_batch_key(1, log_id, offset + batch.last_offset_delta),
-                    _pack_batch_row(position, length, latest),
-                )
-            )
+        _, _, durable, _, _, _, era, *_ = group.before
+        flags = 0
+        for number, (log_id, batch, offset, latest) in enumerate(placed, 1):
+            payload = batch.payload
+            length = BATCH_HEADER_SIZE + len(payload)
+            if number == len(placed):
+                flags = frame.COMMIT
+            head, chain = frame.encode_batch(batch, log_id, offset, era, flags, durable, chain, position)
+            group.buffers += (head, payload, frame.PADDING[length & 7])
+            key = _pack_batch_key(1, log_id, offset + batch.last_offset_delta)
+            group.rows.append((key, _pack_batch_row(position, length, latest)))
             if log_id == CATALOGUE_LOG:
-                group.rows += catalogue.rows(native.decode(parse(prefix + batch.fields + batch.payload), batch.payload))
-            position += frame.HEADER_SIZE + length + (-length % frame.ALIGNMENT)
+                envelope = parse(head[frame.HEADER_SIZE :] + payload)
+                group.rows += catalogue.rows(native.decode(envelope, payload))
+            position += frame.HEADER_SIZE + length + (-length & 7)
         group.position, group.chain = position, chain
 
-    def _put(self, transaction: lmdb.Transaction, positions: Positions, group: _Group) -> None:
+    def _put(self, transaction: lmdb.Transaction, group: _Group) -> None:
         """Write the group's frames, then its rows and the new tail."""
-        if not group.buffers:
-            return
+        end = group.position
+        _, _, durable, published, flushing, flush_failed, era, *_ = group.before
         try:
-            self._journal.write(group.start, group.buffers)
+            self._journal.write(group.start, group.buffers, end - group.start)
         except OSError as error:
-            ours = disk.as_ours(error, "cannot append to the journal")
-            if ours is error:
-                ours = StoreFailedError(
-                    f"cannot append to the journal: {error}; nothing was committed: mend the disk, try again"
-                )
-            raise ours from error
-        disk.step("index put")
+            raise _append_failed(error) from error
         for key, value in group.rows:
             if value is None:
                 transaction.delete(key)
             else:
                 transaction.put(key, value)
-        end = group.position
-        catalogue_end = group.ends.get(CATALOGUE_LOG)
-        transaction.put(
-            index.POSITIONS,
-            _pack_positions(
-                end,
-                group.chain,
-                positions.durable,
-                end if self.publishes_at_once else positions.published,
-                positions.flushing,
-                positions.flush_failed,
-                positions.era,
-                catalogue_end.offset if catalogue_end else positions.catalogue,
-                group.segment_size,
-                group.spare_size,
-            ),
-        )
-        disk.step("index commit")
+        positions = _new_positions(Positions, (
+            end, group.chain, durable, end if self.publishes_at_once else published, flushing, flush_failed, era,
+            group.catalogue, group.segment_size, group.spare_size,
+        ))  # fmt: skip
+        self._positions = positions
+        self._row = row = _pack_positions(*positions)
+        transaction.put(index.POSITIONS, row)
+        if disk.on_step is not None:
+            disk.step("index commit")
 
-    def _settle(self, taken: list[Operation], count: int, group: _Group) -> None:
-        """The transaction is committed: tell the operations, remember what was read and written."""
-        if group.buffers:
-            self._tail = group.position
-        self._ends.update(group.ends)
-        self._producers.update(group.producers)
-        for operation in taken[:count]:
-            operation.is_done = True
-        del taken[:count]
-        half = group.segment_size >> 1
-        self.wants_segment = not group.spare_size and (group.position & segment.BYTE_MASK) > half
+
+def _append_failed(error: OSError) -> Exception:
+    ours = disk.as_ours(error, "cannot append to the journal")
+    if ours is not error:
+        return ours
+    return StoreFailedError(f"cannot append to the journal: {error}; nothing was committed: mend the disk, try again")
 
 
 def segment_row(header: segment.Header) -> tuple[bytes, bytes]:

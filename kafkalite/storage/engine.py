@@ -61,6 +61,8 @@ class Engine:
         self._flush_is_due = False
         self._prepare_is_due = False
         self._needs_reopening = False
+        self._page = opened.page
+        self._is_ready = not opened.is_read_only
         if not opened.is_read_only:
             self.committer = Committer(self.index, self.journal, self.locks)
             self.flusher = Flusher(
@@ -83,20 +85,23 @@ class Engine:
         Raises the operation's own error, or `StoreBusyError`, `StoreFullError`, `StoreFailedError`,
         `OutcomeUnknownError`, `ClosedError`, `StorePermissionError`.
         """
-        if self._needs_reopening or self.is_read_only or not self.is_open:
+        if not self._is_ready:
             self._make_writable()
-        deadline = Deadline(timeout)
-        self._submit(operation, deadline)
         committer = self.committer
+        try:
+            committer.submit(operation, timeout)
+        except (NeedsSegment, StoreFailedError) as error:
+            self._submit_again(operation, error, Deadline(timeout))
         if not committer.publishes_at_once:
-            self.flusher.wait(operation.end, deadline)
+            self.flusher.wait(operation.end, Deadline(timeout))
         elif not self._flush_is_due and committer.settings["durability"] == "interval":
             self._flush_later()
         if committer.wants_segment and not self._prepare_is_due:
             self._prepare_later()
         if operation.error is not None:
             raise operation.error
-        self.wakeup.poke([append.log_id for append in operation.appends])
+        if self._page.is_anyone_asleep():
+            self.wakeup.poke([append.log_id for append in operation.appends])
         return operation
 
     def _make_writable(self) -> None:
@@ -106,19 +111,20 @@ class Engine:
                 f"{self.place.path} was opened for reading only: its files may not be written by this user"
             )
 
-    def _submit(self, operation: Operation, deadline: Deadline) -> None:
-        mended = False
+    def _submit_again(self, operation: Operation, error: Exception, deadline: Deadline) -> None:
+        """Remove what kept an operation from being appended, and try again: no segment, or an earlier failed flush."""
+        has_mended = False
         while True:
-            try:
-                self.committer.submit(operation, deadline)
-            except NeedsSegment as need:
-                self._prepare(need.needed, deadline)
-            except StoreFailedError:
-                if mended or operation.is_done or not self._mend(deadline):
-                    raise
-                mended = True
+            if isinstance(error, NeedsSegment):
+                self._prepare(error.needed, deadline)
+            elif has_mended or operation.is_done or not self._mend(deadline):
+                raise error
             else:
-                return
+                has_mended = True
+            try:
+                return self.committer.submit(operation, deadline.timeout())
+            except (NeedsSegment, StoreFailedError) as again:
+                error = again
 
     def _mend(self, deadline: Deadline) -> bool:
         """After a failed flush: write again what it may have lost, and flush; whether that was what was wrong."""
@@ -307,7 +313,7 @@ class Engine:
             self.users -= 1
             if self.users or not self.is_open:
                 return
-            self.is_open = False
+            self.is_open = self._is_ready = False
             for key in [key for key, engine in _engines.items() if engine is self]:
                 del _engines[key]
             if not self._needs_reopening:
@@ -340,6 +346,7 @@ class Engine:
         """Let go of what was inherited; nothing is unlocked, since the locks are the parent's too."""
         self.incarnation += 1
         self._needs_reopening = True
+        self._is_ready = False
         self.index.close()
         self.journal.close()
         self.wakeup.close()

@@ -30,7 +30,7 @@ from kafkalite.disk import Map
 from kafkalite.errors import StoreVersionError
 from kafkalite.records.checksum import batch_digest, hash64
 from kafkalite.records.envelope import HEADER_SIZE as BATCH_HEADER_SIZE
-from kafkalite.records.envelope import PREFIX_SIZE, SealedBatch
+from kafkalite.records.envelope import LENGTH_FIELD_END, PREFIX, PREFIX_SIZE, SealedBatch
 
 MAGIC: Final = b"klfr"
 HEAD: Final = Struct(">4sBBHIIQQ")
@@ -47,11 +47,17 @@ RELOCATED: Final = 2
 MUST_UNDERSTAND: Final = 128
 KINDS: Final = (BATCH, END)
 NO_PREFIX: Final = bytes(PREFIX_SIZE)
+MOST_OVERHEAD: Final = HEADER_SIZE + BATCH_HEADER_SIZE + ALIGNMENT - 1
+"""Bytes that a frame takes beyond its batch's payload, at most."""
 PADDING: Final = tuple(bytes(-size % ALIGNMENT) for size in range(ALIGNMENT))
 
 _FIELDS: Final = HEADER_SIZE + PREFIX_SIZE
 _PAYLOAD: Final = HEADER_SIZE + BATCH_HEADER_SIZE
 
+_COVERED: Final = Struct(HEAD.format + PREFIX.format[1:] + TRAILER.format[1:])
+_HEAD_END: Final = HEAD.size
+_PREFIX_END: Final = HEAD.size + PREFIX_SIZE
+_pack_covered = _COVERED.pack
 _pack_head = HEAD.pack
 _pack_chain = CHAIN.pack
 _pack_trailer = TRAILER.pack
@@ -85,14 +91,36 @@ def padded_size(length: int) -> int:
 
 
 def encode_batch(
-    batch: SealedBatch, prefix: bytes, log_id: int, flags: int, durable: int, previous: int, position: int
-) -> tuple[list[bytes], int]:
-    """The buffers of a BATCH frame at `position`, and its chain."""
-    payload = batch.payload
-    length = BATCH_HEADER_SIZE + len(payload)
-    head = _pack_head(MAGIC, BATCH, flags, 0, log_id, length, durable, previous)
-    chain = hash64(head + prefix + _pack_trailer(batch.digest, position))
-    return [head + _pack_chain(chain) + prefix + batch.fields, payload, PADDING[length % ALIGNMENT]], chain
+    batch: SealedBatch,
+    log_id: int,
+    base_offset: int,
+    leader_epoch: int,
+    flags: int,
+    durable: int,
+    previous: int,
+    position: int,
+) -> tuple[bytes, int]:
+    """A BATCH frame at `position` up to where the payload follows, and its chain."""
+    length = BATCH_HEADER_SIZE + len(batch.payload)
+    covered = _pack_covered(
+        MAGIC,
+        BATCH,
+        flags,
+        0,
+        log_id,
+        length,
+        durable,
+        previous,
+        base_offset,
+        length - LENGTH_FIELD_END,
+        leader_epoch,
+        batch.magic,
+        batch.checksum,
+        batch.digest,
+        position,
+    )
+    chain = hash64(covered)
+    return covered[:_HEAD_END] + _pack_chain(chain) + covered[_HEAD_END:_PREFIX_END] + batch.fields, chain
 
 
 def encode_end(durable: int, previous: int, position: int) -> tuple[bytes, int]:

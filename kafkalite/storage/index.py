@@ -94,13 +94,6 @@ class BatchRow(NamedTuple):
     max_timestamp: int
 
 
-class LogEnd(NamedTuple):
-    """The end of a log: the next offset, and the greatest timestamp so far."""
-
-    offset: int
-    max_timestamp: int
-
-
 _unpack_positions = POSITIONS_ROW.unpack
 _pack_batch_key = BATCH_KEY.pack
 _unpack_batch_key = BATCH_KEY.unpack
@@ -224,11 +217,11 @@ def log_bounds(transaction: lmdb.Transaction, log_id: int) -> tuple[int, int]:
     return LOG_ROW.unpack(row) if row else (0, 0)
 
 
-def log_end(transaction: lmdb.Transaction, log_id: int) -> LogEnd:
-    """The end of a log as appended, published or not."""
+def log_end(transaction: lmdb.Transaction, log_id: int) -> tuple[int, int]:
+    """The end of a log as appended, published or not: its next offset, and its greatest timestamp so far."""
     for row in batches_backward(transaction, log_id):
-        return LogEnd(row.last_offset + 1, row.max_timestamp)
-    return LogEnd(log_bounds(transaction, log_id)[1], NO_TIMESTAMP)
+        return row.last_offset + 1, row.max_timestamp
+    return log_bounds(transaction, log_id)[1], NO_TIMESTAMP
 
 
 def published_end(transaction: lmdb.Transaction, log_id: int, published: int) -> int:

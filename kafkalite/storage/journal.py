@@ -35,10 +35,10 @@ class Journal:
 
     # Writing
 
-    def write(self, position: int, buffers: Sequence[bytes]) -> None:
-        """Write buffers from `position` on, within one segment; raises OSError as the disk does."""
-        fd, start = self._writer(position >> NUMBER_SHIFT)
-        disk.write(fd, buffers, start + (position & BYTE_MASK))
+    def write(self, position: int, buffers: Sequence[bytes], size: int) -> None:
+        """Write buffers of `size` bytes in all from `position` on, within one segment; raises OSError as the disk does."""
+        fd, start = self._writers.get(position >> NUMBER_SHIFT) or self._writer(position >> NUMBER_SHIFT)
+        disk.write(fd, buffers, start + (position & BYTE_MASK), size)
 
     def _writer(self, number: int) -> tuple[int, int]:
         writer = self._writers.get(number)
@@ -51,7 +51,7 @@ class Journal:
     def begin_segment(self, header: Header) -> None:
         """Write the header of a prepared segment."""
         self._maps.pop(header.number, None)
-        self.write(segment.position_of(header.number, 0), [header.encode()])
+        self.write(segment.position_of(header.number, 0), [header.encode()], segment.HEADER_SIZE)
 
     def next_header(self, size: int, era: int, tail: int, chain: int, *, number: int | None = None) -> Header:
         """The header of the segment that follows the journal's end at `tail`."""
@@ -89,7 +89,7 @@ class Journal:
         """Write the bytes of [start, end), within one segment, over themselves."""
         while start < end:
             size = min(end - start, COPY_BYTES)
-            self.write(start, [self.read(start, size)])
+            self.write(start, [self.read(start, size)], size)
             start += size
 
     # Reading

@@ -44,28 +44,39 @@ class RangeLock:
     def __init__(self, fd: int, number: int, page: SharedPage | None) -> None:
         self.name = NAMES[number]
         self.threads = threading.Lock()
-        self._fd = fd
         self._number = number
         self._page = page
-        self._request = disk.lock_request(FIRST_BYTE + number, exclusive=True)
-        self._release = disk.unlock_request(FIRST_BYTE + number)
+        self._note = page.holder_setter(number) if page is not None else None
+        self._take = disk.lock_call(fd, FIRST_BYTE + number)
+        self.unlock = disk.unlock_call(fd, FIRST_BYTE + number)
+        """Let it go; harmless when it is not held."""
 
     def try_lock(self) -> bool:
         """Take it now, or return False."""
-        if not disk.lock(self._fd, self._request):
-            return False
-        if self._page is not None:
-            self._page.set_holder(self._number)
+        try:
+            self._take()
+        except OSError as error:
+            if error.errno in disk.LOCK_CONFLICTS:
+                return False
+            raise
+        if self._note is not None:
+            self._note()
         return True
 
-    def lock(self, deadline: Deadline) -> None:
-        """Take it, polling; raises `StoreBusyError` naming the holder when the deadline passes first."""
-        if self.try_lock():
-            return
+    def lock(self, timeout: float | None) -> None:
+        """Take it, polling; raises `StoreBusyError` naming the holder after `timeout` seconds."""
+        try:
+            self._take()
+        except OSError:
+            self._poll(Deadline(timeout))
+        if self._note is not None:
+            self._note()
+
+    def _poll(self, deadline: Deadline) -> None:
         for _ in range(YIELDS):
-            clock.sleep(0)
             if self.try_lock():
                 return
+            clock.sleep(0)
         pause = SHORTEST_SLEEP
         while not self.try_lock():
             if deadline.passed():
@@ -73,16 +84,12 @@ class RangeLock:
             clock.sleep(min(pause, deadline.left()))
             pause = min(pause * 1.5, LONGEST_SLEEP)
 
-    def unlock(self) -> None:
-        """Let it go; harmless when it is not held."""
-        disk.unlock(self._fd, self._release)
-
     @contextlib.contextmanager
     def held(self, deadline: Deadline) -> Iterator[None]:
         """Both locks for a block, where microseconds do not count."""
         with self.threads:
             try:
-                self.lock(deadline)
+                self.lock(deadline.timeout())
                 yield
             finally:
                 self.unlock()
@@ -100,21 +107,17 @@ class OpenLock:
     """OPEN: a share for the life of an open store, exclusive for who must be alone. Under RECOVER."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._share = disk.lock_request(FIRST_BYTE + OPEN, exclusive=False)
-        self._exclusive = disk.lock_request(FIRST_BYTE + OPEN, exclusive=True)
-        self._release = disk.unlock_request(FIRST_BYTE + OPEN)
+        self._share = disk.lock_call(fd, FIRST_BYTE + OPEN, exclusive=False)
+        self._exclusive = disk.lock_call(fd, FIRST_BYTE + OPEN)
+        self.release = disk.unlock_call(fd, FIRST_BYTE + OPEN)
 
     def try_alone(self) -> bool:
         """Make it exclusive if nobody else has a share."""
-        return disk.lock(self._fd, self._exclusive)
+        return disk.is_taken(self._exclusive)
 
     def share(self) -> bool:
         """Take a share, or turn the exclusive hold into one."""
-        return disk.lock(self._fd, self._share)
-
-    def release(self) -> None:
-        disk.unlock(self._fd, self._release)
+        return disk.is_taken(self._share)
 
 
 class Locks:

@@ -198,7 +198,7 @@ def _create(place: Place, fd: int, *, zeros: bool) -> Superblock:
         segments.remove(extent.number)
     if not place.is_directory:
         disk.truncate(fd, 0)
-        disk.write(fd, [bytes(superblock.SIZE)], 0)
+        disk.write(fd, [bytes(superblock.SIZE)], 0, superblock.SIZE)
     store_id = disk.random_bytes(16)
     header = Header(store_id, 1, segment.FIRST_SIZE, 0, clock.now_ms(), 0, 0)
     segments.prepare(1, header.size, zeros=zeros)

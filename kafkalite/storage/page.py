@@ -4,11 +4,14 @@ Little-endian, written without locks, each field by one store of at most eight b
 
       at  size  field
       64    28  the pid that last took each lock (4 each, by the lock's number)
+     128     1  1 while somebody may sleep: set after a byte of the following, and cleared when none of them is set
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
 
 Made by the opener that is alone, who also empties `run/`.
 """
 
+import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -18,6 +21,7 @@ from kafkalite import disk
 SIZE: Final = 4096
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
+_ANY: Final = 128
 _ARMED: Final = 1024
 _ARMED_MASK: Final = 0xFF
 _PID: Final = Struct("<I")
@@ -32,19 +36,15 @@ class SharedPage:
             fd = disk.open_file(directory / FILE_NAME, write=True, create=True)
             try:
                 if disk.file_size(fd) < SIZE:
-                    disk.write(fd, [bytes(SIZE)], 0)
+                    disk.write(fd, [bytes(SIZE)], 0, SIZE)
                 self._map = disk.map_shared(fd, SIZE)
             finally:
                 disk.close(fd)
-        self.set_process()
 
-    def set_process(self) -> None:
-        """Note who we are: at opening, and again in a forked child."""
-        self._pid = _PID.pack(disk.process_id())
-
-    def set_holder(self, lock: int) -> None:
+    def holder_setter(self, lock: int) -> Callable[[], None]:
+        """A call that notes this process as the one that took the lock last: made once, called often."""
         at = _HOLDERS + 4 * lock
-        self._map[at : at + 4] = self._pid
+        return functools.partial(self._map.__setitem__, slice(at, at + 4), _PID.pack(disk.process_id()))
 
     def holder(self, lock: int) -> int:
         """Pid of the process that took the lock last; 0 if none has."""
@@ -54,11 +54,20 @@ class SharedPage:
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""
         self._map[_ARMED + (log_id & _ARMED_MASK)] = 1
+        self._map[_ANY] = 1
 
-    def disarm(self, log_id: int) -> bool:
-        """Whether somebody sleeps on this log; they are to be woken now, and arm again if they sleep again."""
-        at = _ARMED + (log_id & _ARMED_MASK)
-        if not self._map[at]:
-            return False
-        self._map[at] = 0
-        return True
+    def is_anyone_asleep(self) -> bool:
+        return bool(self._map[_ANY])
+
+    def disarm(self, log_ids: Iterable[int]) -> bool:
+        """Whether somebody sleeps on these logs; they are to be woken now, and arm again if they sleep again."""
+        found = False
+        self._map[_ANY] = 0
+        for log_id in log_ids:
+            at = _ARMED + (log_id & _ARMED_MASK)
+            if self._map[at]:
+                self._map[at] = 0
+                found = True
+        if self._map.find(b"\1", _ARMED, _ARMED + _ARMED_MASK + 1) >= 0:
+            self._map[_ANY] = 1
+        return found

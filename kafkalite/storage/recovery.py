@@ -104,15 +104,19 @@ class Scan:
                     )
 
 
-def find_path(journal: Journal, era_segment: int) -> tuple[list[Header], list[Header]]:
+def find_path(journal: Journal, era_segment: int, sealed_at: End | None = None) -> tuple[list[Header], list[Header]]:
     """The headers of the segments that make up the journal, oldest first; and of newer ones that do not connect.
+
+    One newer than a sealed journal's tail is of a roll that was never committed, though it may connect.
 
     Raises `CorruptRecordError` when the segment with which the current era began is not among the first.
     """
     headers = {
         extent.number: extent.header
         for extent in journal.segments.extents()
-        if extent.header and extent.header.store_id == journal.store_id
+        if extent.header
+        and extent.header.store_id == journal.store_id
+        and (sealed_at is None or extent.number <= segment.number_of(sealed_at.position))
     }
     unreachable: list[Header] = []
     for newest in sorted(headers, reverse=True):
@@ -263,7 +267,7 @@ def rebuild(
 
     Raises `CorruptRecordError` for damage to what was acknowledged; nothing has been changed then.
     """
-    path, unreachable = find_path(journal, era_segment)
+    path, unreachable = find_path(journal, era_segment, sealed_at)
     scan = Scan(journal, path, sealed_at, unreachable)
     built = Index(target, create=True)
     try:

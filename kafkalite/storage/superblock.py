@@ -93,7 +93,7 @@ def decode(slot: bytes) -> Superblock | None:
 def write(fd: int, superblock: Superblock) -> None:
     """Write the slot in turn and return when it is on the disk."""
     with disk.translated("cannot write the superblock"):
-        disk.write(fd, [encode(superblock)], (superblock.generation % 2) * SLOT_SIZE)
+        disk.write(fd, [encode(superblock)], (superblock.generation % 2) * SLOT_SIZE, SLOT_SIZE)
         disk.flush(fd)
 
 

@@ -29,16 +29,13 @@ class Wakeup:
 
     def __init__(self, directory: Path | None, page: SharedPage) -> None:
         self._directory = directory
-        self._page = page
+        self.page = page
         self._fd = disk.open_directory(directory) if directory else -1
         self._numbers = itertools.count()
 
     def poke(self, log_ids: Iterable[int]) -> None:
-        """Wake whoever waits for one of these logs; called after they were published."""
-        somebody_sleeps = False
-        for log_id in log_ids:
-            somebody_sleeps |= self._page.disarm(log_id)
-        if somebody_sleeps:
+        """Wake whoever waits for one of these logs; called after they were published, when `page.is_anyone_asleep`."""
+        if self.page.disarm(log_ids):
             self._poke_all()
 
     def _poke_all(self) -> None:
@@ -66,7 +63,7 @@ class Wakeup:
         try:
             while True:
                 for log_id in logs:
-                    self._page.arm(log_id)
+                    self.page.arm(log_id)
                 if ready():
                     return True
                 if deadline.passed():

@@ -1,0 +1,74 @@
+"""Every example runs as a newcomer runs it: from anywhere, with nothing but kafkalite, leaving nothing
+behind."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kafkalite
+
+HOME = Path(kafkalite.__file__).parent.parent
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+EXPECTED = {
+    "quick_start": [
+        r"order 1 is record 0 of partition [012]",
+        r"alice ordered 1 for 42\.0\n(.*\n)*?alice ordered 3 for 12\.0",
+        r"bob ordered 2 for 7\.5",
+        r"total: 61\.5",
+    ],
+    "event_store": [
+        r"withdrawing 80: done",
+        r"withdrawing 80: the end is 3, not 2; again\n(.*\n)*?withdrawing 80: refused, the balance is 20",
+        r"0: Deposited\(amount=60\)\n1: Deposited\(amount=40\)\n2: Withdrawn\(amount=80\)\nbalance: 20\n$",
+    ],
+    "replay": [
+        r"everything: 48",
+        r"from offset 40: 8",
+        r"from a time: 24 starting at offset 24",
+        r"between two times: 10",
+        r"the last six hours: [67]\n",
+        r"the last three: \[\d+\.\d+, \d+\.\d+, \d+\.\d+\]",
+    ],
+    "tail_f": [r"line 0, from before  \(\d+ ms .*\n" + "".join(rf"line {n}  .*\n" for n in range(1, 6)) + "bye  "],
+    "several_processes": [
+        r"(a reader got 6000 records, .*: \{'writer 0': 2000, 'writer 1': 2000, 'writer 2': 2000\}\n){2}",
+        r"records in the topic: 6000\ncheck: clean",
+    ],
+}
+
+
+def run(name: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    (directory / "temporary").mkdir()
+    return subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"],
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(HOME), "TMPDIR": str(directory / "temporary")},
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_prints_what_it_shows_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    done = run(name, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for pattern in EXPECTED[name]:
+        assert re.search(pattern, done.stdout), f"{pattern!r} is not in:\n{done.stdout}"
+    assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_imports_only_the_public_face(name: str) -> None:
+    imported = re.findall(r"^\s*(?:from|import) (kafkalite[\w.]*)", (EXAMPLES / f"{name}.py").read_text(), re.MULTILINE)
+    assert set(imported) == {"kafkalite"}
