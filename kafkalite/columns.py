@@ -4,8 +4,8 @@ Shared by `Topic.append`, `Topic.append_many` and `Producer`: one place decides 
 each record is asked of the whole column by one C call; only when that fails is the culprit looked for.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any, Final, Generic, TypeVar
 
 from kafkalite import clock
@@ -74,14 +74,14 @@ class TopicEncoder(Generic[K, V]):
         self.takes_bytes = value.is_identity
         self._key = key
         self._value = value
-        self._partitions = KeyPartitions(state.partition_count)
+        self.partitions = KeyPartitions(state.partition_count)
         self._turn = 0
 
     def partition_of(self, key: bytes) -> int:
         """The partition that Kafka's default partitioner gives the key."""
-        if self._partitions.partition_count != self.state.partition_count:
-            self._partitions = KeyPartitions(self.state.partition_count)
-        return self._partitions[key]
+        if self.partitions.partition_count != self.state.partition_count:
+            self.partitions = KeyPartitions(self.state.partition_count)
+        return self.partitions[key]
 
     def next_turn(self) -> int:
         """The partition for records without a key: each batch the next one."""
@@ -214,7 +214,7 @@ class TopicEncoder(Generic[K, V]):
             return [(self.next_turn(), part) for part in columns.split(max(1, min(BATCH_BYTES, columns.size // count)))]
         self.partition_of(b"")  # the cache is of the right partition count now
         keyless = self.next_turn()
-        partitions = self._partitions
+        partitions = self.partitions
         places: dict[int, list[int]] = {}
         for number, key in enumerate(columns.keys):
             places.setdefault(keyless if key is None else partitions[key], []).append(number)
@@ -224,7 +224,7 @@ class TopicEncoder(Generic[K, V]):
 class RawColumns:
     """Records as columns of bytes, not yet batched."""
 
-    __slots__ = ("headers", "keys", "size", "stamps", "values")
+    __slots__ = ("_size", "headers", "keys", "stamps", "values")
 
     def __init__(
         self,
@@ -237,15 +237,19 @@ class RawColumns:
         self.keys = keys
         self.headers = headers if headers and any(headers) else None
         self.stamps = stamps
-        self.size = sum(map(len, filter(None, values))) + (sum(map(len, filter(None, keys))) if keys else 0)
+        self._size = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes of all keys and values, counted when first asked for."""
+        if self._size < 0:
+            self._size = _bytes_of(self.values) + (_bytes_of(self.keys) if self.keys else 0)
+        return self._size
 
     def check_sizes(self, state: TopicState) -> None:
         """Raise `RecordTooLargeError` for the first record larger than the topic allows."""
         most = state.settings["max_message_bytes"]
-        largest = max(map(len, filter(None, self.values)), default=0)
-        largest += max(map(len, filter(None, self.keys)), default=0) if self.keys else 0
-        largest += max(map(header_size, self.headers), default=0) if self.headers else 0
-        if largest <= most:
+        if self.headers is None and self.size <= most:
             return
         for number, value in enumerate(self.values):
             key = self.keys[number] if self.keys else None
@@ -253,6 +257,13 @@ class RawColumns:
             size = len(value or b"") + len(key or b"") + header_size(pairs)
             if size > most:
                 raise too_large(state, size)
+
+    def rows(self) -> Iterator[tuple[int, bytes | None, bytes | None, HeaderTuple]]:
+        """Timestamp (0 when it is still to come), key, value and headers of each record."""
+        return zip(
+            self.stamps or repeat(0), self.keys or repeat(None), self.values, self.headers or repeat(NO_HEADERS),
+            strict=False,
+        )  # fmt: skip
 
     def pick(self, chosen: Sequence[int]) -> "RawColumns":
         """The records at these places."""
@@ -292,8 +303,18 @@ class RawColumns:
         """The arguments of `TopicEncoder.seal`."""
         if self.stamps:
             base = self.stamps[0]
+            if self.stamps.count(base) == len(self.stamps):
+                return self.values, self.keys, base, None, self.headers
             return self.values, self.keys, base, [stamp - base for stamp in self.stamps], self.headers
         return self.values, self.keys, clock.now_ms(), None, self.headers
+
+
+def _bytes_of(column: Sequence[bytes | None]) -> int:
+    """Bytes of a column, nulls having none."""
+    try:
+        return sum(map(len, column))  # type: ignore[arg-type]  # a null raises, and is rare
+    except TypeError:
+        return sum(map(len, filter(None, column)))
 
 
 def _as_long(column: Iterable[Any], count: int, name: str) -> list[Any]:

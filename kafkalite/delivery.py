@@ -1,6 +1,6 @@
 """Delivery: what `send` gives back, a light future of the record's place.
 
-A `Delivery` is two words: the batch its record is in, and which record it is. Everything that happens to a record
+A `Delivery` is two words: the batch its record is in, and the record's row in it. Everything that happens to a record
 happens to its batch: committed with all others in it, or failed with them.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 
 from kafkalite.clock import Deadline
+from kafkalite.columns import RawColumns
 from kafkalite.errors import KafkaTimeoutError
 from kafkalite.model import Record, RecordMetadata
 from kafkalite.records.native import NO_HEADERS, HeaderTuple
@@ -23,13 +24,13 @@ _log = logging.getLogger("kafkalite")
 
 
 class Pending(Protocol):
-    """What a delivery looks at: something that is done at some time, and has an outcome for each index then."""
+    """What a delivery looks at: something that is done at some time, and has an outcome for each of its records then."""
 
     @property
     def is_done(self) -> bool: ...
     def wait(self, deadline: Deadline) -> None: ...
-    def error_of(self, index: int) -> BaseException | None: ...
-    def outcome_of(self, index: int) -> Any: ...
+    def error_of(self, row: Any) -> BaseException | None: ...
+    def outcome_of(self, row: Any) -> Any: ...
     def when_done(self, call: Callable[[], None]) -> None: ...
 
 
@@ -37,11 +38,11 @@ class Pending(Protocol):
 class Delivery(Generic[T]):
     """The outcome of a `send` (`RecordMetadata`) or `send_many` (`dict[int, range]`), once it is committed."""
 
-    __slots__ = ("_index", "_pending")
+    __slots__ = ("_pending", "_row")
 
-    def __init__(self, pending: Pending, index: int) -> None:
+    def __init__(self, pending: Pending, row: Any) -> None:
         self._pending = pending
-        self._index = index
+        self._row = row
 
     def __repr__(self) -> str:
         return f"<Delivery, {'done' if self._pending.is_done else 'pending'}>"
@@ -62,14 +63,14 @@ class Delivery(Generic[T]):
                 raise KafkaTimeoutError(
                     f"the record was not committed within {timeout} s: allow more time, or look at the store"
                 )
-        return pending.error_of(self._index)
+        return pending.error_of(self._row)
 
     def result(self, timeout: float | None = None) -> T:
         """Where the record was committed; raises the error that kept it from being so; commits the batch at once."""
         error = self.exception(timeout)
         if error is not None:
             raise error
-        return cast("T", self._pending.outcome_of(self._index))
+        return cast("T", self._pending.outcome_of(self._row))
 
     def add_done_callback(self, fn: "Callable[[Delivery[T]], object]", /) -> None:
         """Call `fn` with this delivery once it is done, at once if it is; in whichever thread commits it."""
@@ -89,66 +90,81 @@ class Sender(Protocol):
     def deliver(self, batch: "PendingBatch", deadline: Deadline) -> None: ...
 
 
+Row = tuple[bytes | None, bytes | None, int, HeaderTuple | None]
+"""A record on its way: value, key, timestamp, headers."""
+
+
 class PendingBatch:
-    """Records of one partition on their way: columns that grow until the batch is sealed, then its outcome."""
+    """Records of one partition on their way: rows until the batch is sealed, then its outcome.
+
+    Rows are appended without a lock, each by one atomic call, and counted under the producer's lock when the batch is
+    sealed: whoever appended looks at `is_sealed` afterwards, and if it is set whether his row was still counted.
+    """
 
     __slots__ = (
-        "_calls",
-        "append",
-        "base",
-        "deltas",
-        "error",
-        "expires",
-        "headers",
-        "is_done",
-        "is_sealed",
-        "keys",
-        "offset",
-        "partition",
-        "producer",
-        "seen",
-        "size",
-        "topic",
-        "values",
-    )
+        "_calls", "_places", "_seen", "append", "columns", "count", "error", "expires", "generation", "has_headers", "is_done",
+        "is_sealed", "offset", "partition", "producer", "rows", "size", "topic",
+    )  # fmt: skip
 
-    def __init__(self, producer: Sender, topic: TopicState, partition: int, base: int, expires: float) -> None:
+    def __init__(self, producer: Sender, generation: object, topic: TopicState, partition: int, expires: float) -> None:
         self.producer = producer
+        self.generation = generation
         self.topic = topic
         self.partition = partition
-        self.base = base
         self.expires = expires
-        self.values: Sequence[bytes | None] = []
-        self.keys: Sequence[bytes | None] | None = []
-        self.deltas: Sequence[int] | None = []
-        self.headers: Sequence[HeaderTuple | None] | None = None
+        self.rows: list[Row] = []
+        self.columns: RawColumns | None = None
+        self.count = 0
         self.size = 0
+        self.has_headers = False
         self.append: Append | None = None
         self.is_sealed = False
         self.is_done = False
         self.offset = NO_OFFSET
         self.error: BaseException | None = None
-        self.seen: set[int] = set()
+        self._seen: set[int] = set()
+        self._places: dict[int, int] | None = None
         self._calls: list[Callable[[], None]] | None = None
+
+    def seal(self, columns: RawColumns | None = None) -> None:
+        """No more records: those there are, or `columns` that came as such. Under the producer's lock."""
+        self.is_sealed = True
+        self.columns = columns
+        self.count = len(columns.values) if columns else len(self.rows)
+
+    def sealed_columns(self) -> RawColumns:
+        """The records of a sealed batch as columns."""
+        if self.columns is None:
+            values, keys, stamps, headers = zip(*self.rows[: self.count], strict=True)
+            has_keys = len(keys) - keys.count(None) > 0
+            pairs = [one or NO_HEADERS for one in headers] if self.has_headers else None
+            self.columns = RawColumns(values, keys if has_keys else None, pairs, stamps)
+        return self.columns
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row is among those counted when the batch was sealed."""
+        return not any(one is row for one in self.rows[self.count :])
+
+    def place_of(self, row: Row) -> int:
+        """The place of a row in the batch."""
+        if self._places is None:
+            self._places = {id(one): place for place, one in enumerate(self.rows)}
+        return self._places[id(row)]
 
     def wait(self, deadline: Deadline) -> None:
         self.producer.deliver(self, deadline)
 
-    def error_of(self, index: int) -> BaseException | None:
+    def error_of(self, row: Row) -> BaseException | None:
         if self.error is not None:
-            self.seen.add(index)
+            self._seen.add(self.place_of(row))
         return self.error
 
-    def outcome_of(self, index: int) -> RecordMetadata:
-        assert self.append is not None or self.offset == NO_OFFSET
-        offset = self.offset + index if self.offset != NO_OFFSET else NO_OFFSET
-        return RecordMetadata(self.topic.name, self.partition, offset, self.timestamp_of(index))
-
-    def timestamp_of(self, index: int) -> int:
-        """The record's timestamp; that of the append where the topic says so."""
+    def outcome_of(self, row: Row) -> RecordMetadata:
+        offset = self.offset + self.place_of(row) if self.offset != NO_OFFSET else NO_OFFSET
+        timestamp = row[2]
         if self.append is not None and self.topic.settings["message_timestamp_type"] == "LogAppendTime":
-            return self.append.batch.max_timestamp
-        return self.base + (self.deltas[index] if self.deltas else 0)
+            timestamp = self.append.batch.max_timestamp
+        return RecordMetadata(self.topic.name, self.partition, offset, timestamp)
 
     def settle(self, offset: int = NO_OFFSET, error: BaseException | None = None) -> None:
         """It is committed, or failed: tell whoever asked to be told."""
@@ -167,19 +183,21 @@ class PendingBatch:
                 return
         call()
 
+    def mark_seen(self) -> None:
+        """Somebody looked at the failure of all its records."""
+        self._seen.update(range(self.count))
+
     def failures(self) -> list[tuple[Record[Any, Any], BaseException]]:
-        """The records of a failed batch whose failure nobody looked at."""
+        """The records of a failed batch whose failure nobody looked at; their offset is -1."""
         if self.error is None:
             return []
-        return [(self.record(index), self.error) for index in range(len(self.values)) if index not in self.seen]
-
-    def record(self, index: int) -> Record[bytes, bytes | None]:
-        """A record that was not committed: its offset is -1."""
-        key = self.keys[index] if self.keys else None
-        headers = (self.headers[index] or NO_HEADERS) if self.headers else NO_HEADERS
-        return Record(
-            self.topic.name, self.partition, NO_OFFSET, self.timestamp_of(index), key, self.values[index], headers
-        )
+        columns = self.sealed_columns()
+        name, partition, error = self.topic.name, self.partition, self.error
+        return [
+            (Record(name, partition, NO_OFFSET, stamp, key, value, headers), error)
+            for place, (stamp, key, value, headers) in enumerate(columns.rows())
+            if place not in self._seen
+        ]
 
 
 _settling = threading.Lock()
@@ -201,21 +219,18 @@ class PendingGroup:
             if not batch.is_done:
                 batch.wait(deadline)
 
-    def error_of(self, index: int) -> BaseException | None:
-        found = None
-        for batch in self._batches:
-            if batch.error is not None:
-                batch.seen.update(range(len(batch.values)))
-                found = found or batch.error
-        return found
+    def error_of(self, _row: None) -> BaseException | None:
+        failed = [batch for batch in self._batches if batch.error is not None]
+        for batch in failed:
+            batch.mark_seen()
+        return failed[0].error if failed else None
 
-    def outcome_of(self, index: int) -> dict[int, range]:
+    def outcome_of(self, _row: None) -> dict[int, range]:
         """Offsets by partition, from the first record's to the last one's."""
         ranges: dict[int, range] = {}
         for batch in self._batches:
-            end = batch.offset + len(batch.values)
             start = ranges[batch.partition].start if batch.partition in ranges else batch.offset
-            ranges[batch.partition] = range(start, end)
+            ranges[batch.partition] = range(start, batch.offset + batch.count)
         return ranges
 
     def when_done(self, call: Callable[[], None]) -> None:

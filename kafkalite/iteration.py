@@ -170,6 +170,8 @@ class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
         while True:
             if self._incarnation != self._engine.incarnation:
                 raise ForkedError("this iterator belongs to the parent process: read again in the child")
+            if not self._engine.is_open:
+                self._engine.use()
             lane = self._next_lane()
             at = max(lane.start, lane.reader.offset)
             fetched = lane.reader.next_batch()
@@ -203,11 +205,11 @@ class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
 
     def _decoded(self, lane: _Lane, fetched: FetchedBatch, columns: Columns) -> RecordBatch[K, V]:
         source = lane.source
-        keys = columns.keys if source.key.is_identity else source.key.deserialize_many(columns.keys)
         try:
+            keys = columns.keys if source.key.is_identity else source.key.deserialize_many(columns.keys)
             values = columns.values if source.value.is_identity else source.value.deserialize_many(columns.values)
-        except DeserializationError as error:
-            error.record = _raw(lane, columns, _first_bad(source.value, columns.values))
+        except DeserializationError:
+            list(_OneByOne(lane, columns))  # raises for the first that cannot be decoded, and says which it is
             raise
         return RecordBatch(source.topic.name, lane.reader.partition, fetched, columns, keys, values)
 
@@ -244,15 +246,6 @@ def _raw(lane: _Lane, columns: Columns, number: int) -> Record[Any, Any]:
     )
 
 
-def _first_bad(serde: BatchSerde[Any], datas: Sequence[bytes | None]) -> int:
-    for number, data in enumerate(datas):
-        try:
-            serde.deserialize(data)
-        except DeserializationError:
-            return number
-    return 0
-
-
 def records(batches: BatchIterator[K, V]) -> Iterator[Record[K, V]]:
     """The records of batches, one after another, chained in C; raising does not end it."""
     return chain.from_iterable(_RecordRuns(batches))
@@ -265,7 +258,18 @@ class _RecordRuns(Iterator[Iterator[Record[K, V]]], Generic[K, V]):
         self._next = batches.next_records
 
     def __next__(self) -> Iterator[Record[K, V]]:
-        return self._next()
+        try:
+            return self._next()
+        except StopIteration:
+            raise
+        except BaseException as error:  # noqa: BLE001  (raised below)
+            return _raising(error)
+
+
+def _raising(error: BaseException) -> Iterator[Any]:
+    """A run that raises and is over: `chain` ends for good when its source raises, and goes on when a run does."""
+    yield from ()
+    raise error
 
 
 # Positions
@@ -312,7 +316,7 @@ def _offsets(
         for partition in position:
             check_partition(topic, partition)
         return {partition: _offset(offset, name) for partition, offset in position.items() if partition in bounds}
-    if len(bounds) != 1:
+    if len(bounds) != 1 and type(position) is int:
         raise ConfigError(
             f"{name}={position!r} is an offset, and topic {topic.name!r} has {topic.partition_count} partitions: "
             f"name one, or give {{partition: offset}}"

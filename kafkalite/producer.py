@@ -21,7 +21,7 @@ from typing import Any, Final, Self, TypeVar, overload
 from kafkalite import clock, disk
 from kafkalite.clock import Deadline
 from kafkalite.columns import TopicEncoder, check_timestamp, header_size, header_tuple, too_large
-from kafkalite.delivery import Delivery, PendingBatch, PendingGroup
+from kafkalite.delivery import Delivery, PendingBatch, PendingGroup, Row
 from kafkalite.errors import (
     ClosedError,
     ConfigError,
@@ -33,6 +33,8 @@ from kafkalite.errors import (
 )
 from kafkalite.model import Headers, Raw, RecordMetadata
 from kafkalite.records import compression
+from kafkalite.records.envelope import MAX_BATCH_RECORDS
+from kafkalite.records.native import HeaderTuple
 from kafkalite.storage import keeper
 from kafkalite.storage.catalogue import TopicState
 from kafkalite.storage.commit import SEQUENCE_LIMIT, Append, Operation
@@ -45,23 +47,49 @@ V = TypeVar("V")
 STREAM_RECORDS: Final = 10_000
 COMMIT_BYTES: Final = 16 * 1024 * 1024
 RETRY_SECONDS: Final = 0.1
-MAX_BATCH_RECORDS: Final = 100_000
+RECORD_OVERHEAD: Final = 8
+MAX_LANES: Final = 10_000
 SHOWN_FAILURES: Final = 3
 
 _wall_ns = clock.wall_ns
 
 
-class _Lane:
-    """A topic's open batches, and where its records without a key go until the batch is full."""
+class _Buffer:
+    """A topic's open batches by partition, and where its records without a key go until that batch is full."""
 
-    __slots__ = ("encoder", "most", "open", "sticky", "topic")
+    __slots__ = ("encoder", "open", "sticky", "topic")
 
-    def __init__(self, topic: TopicState, encoder: TopicEncoder[Any, Any]) -> None:
-        self.topic = topic
+    def __init__(self, encoder: TopicEncoder[Any, Any]) -> None:
+        self.topic = encoder.state
         self.encoder = encoder
         self.open: dict[int, PendingBatch] = {}
         self.sticky = encoder.next_turn()
-        self.most: int = topic.settings["max_message_bytes"]
+
+
+class _Lane:
+    """What `send` needs of a topic handle, in one place."""
+
+    __slots__ = (
+        "buffer",
+        "key_is_plain",
+        "most",
+        "open",
+        "partitions",
+        "serialize_key",
+        "serialize_value",
+        "value_is_plain",
+    )
+
+    def __init__(self, handle: Topic[Any, Any], buffer: _Buffer) -> None:
+        encoder = handle._encoder
+        self.buffer = buffer
+        self.open = buffer.open
+        self.partitions = encoder.partitions
+        self.serialize_key = encoder.serialize_key
+        self.serialize_value = encoder.serialize_value
+        self.key_is_plain = encoder.takes_bytes_as_key
+        self.value_is_plain = encoder.takes_bytes
+        self.most: int = encoder.state.settings["max_message_bytes"]
 
 
 class Producer:
@@ -78,22 +106,29 @@ class Producer:
         self._delivery_timeout: float = settings["delivery_timeout_ms"] / 1000
         self._codec = compression.CODECS[settings["compression_type"]]
         self._awaits = str(settings["acks"]) != "0"
+        self._full_at = max(1, min(self._batch_size, MAX_BATCH_RECORDS * RECORD_OVERHEAD))
+        self._handles: dict[str, Topic[bytes, Raw]] = {}
         self._closed = False
         self._begin()
+        engine.forkable.add(self)
 
     def _begin(self) -> None:
         """Start empty, with a new identity: at first, and in a forked child."""
-        self._incarnation = self._engine.incarnation
+        self._generation = object()
         self._lock = threading.Lock()
         self._turn = threading.Condition(threading.Lock())
         self._committing: object | None = None
-        self._lanes: dict[TopicState, _Lane] = {}
-        self._handles: dict[str, Topic[bytes, Raw]] = {}
+        self._lanes: dict[object, _Lane] = {}
+        self._buffers: dict[TopicState, _Buffer] = {}
         self._queue: deque[PendingBatch] = deque()
+        self._queued_bytes = 0
         self._failed: list[PendingBatch] = []
-        self._bytes = 0
         self._is_due = False
         self._new_identity()
+
+    def after_fork_in_child(self) -> None:
+        """What the parent sent is the parent's to commit."""
+        self._begin()
 
     def _new_identity(self) -> None:
         self._producer_id = int.from_bytes(disk.random_bytes(8)) >> 1 if self.settings["enable_idempotence"] else -1
@@ -115,11 +150,8 @@ class Producer:
             error.add_note(str(failure))
 
     def _use(self) -> None:
-        """Raise `ClosedError`; in a forked child begin anew."""
         if self._closed or not self._engine.is_open:
             raise ClosedError("the producer is closed: make another with store.producer()")
-        if self._incarnation != self._engine.incarnation:
-            self._begin()
 
     # Sending
 
@@ -161,88 +193,103 @@ class Producer:
         `ClosedError`, and `KafkaTimeoutError` when `buffer_memory` stays full for `max_block_ms`; what goes wrong later
         is the delivery's. The timestamp is now, or given in ms since 1970 UTC.
         """
-        if self._closed or self._incarnation != self._engine.incarnation or not self._engine.is_open:
-            self._use()
-        if topic.__class__ is not Topic:
-            topic = self._handle(topic)
-        encoder: TopicEncoder[Any, Any] = topic._encoder
-        raw = value if encoder.takes_bytes and value.__class__ is bytes else encoder.serialize_value(value)
-        size = len(raw) if raw is not None else 0
+        lane = self._lanes.get(topic) or self._lane(topic)
+        if value.__class__ is bytes and lane.value_is_plain:
+            size = len(value) + RECORD_OVERHEAD
+        else:
+            value = lane.serialize_value(value)
+            size = (len(value) if value is not None else 0) + RECORD_OVERHEAD
         if key is not None:
-            if not (encoder.takes_bytes_as_key and key.__class__ is bytes):
-                key = encoder.serialize_key(key)
+            if key.__class__ is not bytes or not lane.key_is_plain:
+                key = lane.serialize_key(key)
             size += len(key) if key is not None else 0
-        pairs = header_tuple(headers) if headers else None
         now = _wall_ns() // 1_000_000 if timestamp_ms is None else check_timestamp(timestamp_ms)
-        with self._lock:
-            lane = self._lanes.get(encoder.state) or self._new_lane(encoder)
-            if size > lane.most or pairs:
-                size = self._check_size(lane, size, pairs)
+        pairs = header_tuple(headers) if headers else None
+        if pairs or size > lane.most:
+            self._check_size(lane, size, pairs)
+        row = (value, key, now, pairs)
+        while True:
             if partition is None:
-                partition = lane.sticky if key is None else encoder.partition_of(key)
-            batch = lane.open.get(partition)
-            if batch is None:
-                batch = self._open(lane, partition, now)
-            values: list[bytes | None] = batch.values  # type: ignore[assignment]  # an open batch's columns are lists
-            index = len(values)
-            values.append(raw)
-            batch.keys.append(key)  # type: ignore[union-attr]
-            batch.deltas.append(now - batch.base)  # type: ignore[union-attr]
-            if pairs or batch.headers is not None:
-                _add_headers(batch, index, pairs)
-            batch.size += size
-            self._bytes += size
-            is_full = batch.size >= self._batch_size or index >= MAX_BATCH_RECORDS - 1
-            if is_full:
-                self._seal(lane, batch)
-        if is_full or self._bytes > self.settings["buffer_memory"]:
+                chosen = lane.buffer.sticky if key is None else lane.partitions[key]
+            else:
+                chosen = partition
+            batch = lane.open.get(chosen) or self._open(lane.buffer, chosen)
+            if pairs:
+                batch.has_headers = True
+            batch.rows.append(row)
+            if not batch.is_sealed or self._was_counted(batch, row):
+                break
+        batch.size += size
+        if batch.size >= self._full_at:
+            self._seal(lane.buffer, batch)
             self._make_room()
-        return Delivery(batch, index)
+        return Delivery(batch, row)
 
-    def _handle(self, topic: object) -> Topic[Any, Any]:
-        if isinstance(topic, Topic):
-            return topic
-        if not isinstance(topic, str):
+    def _lane(self, topic: object) -> _Lane:
+        """The lane of a topic handle or name, made when it is first used."""
+        self._use()
+        handle = topic
+        if isinstance(topic, str):
+            handle = self._handles.get(topic) or self._handles.setdefault(topic, self._topics(topic))
+        if not isinstance(handle, Topic):
             raise ConfigError(f"topic={topic!r} is not valid: give a Topic or the name of one")
-        handle = self._handles.get(topic)
-        if handle is None:
-            handle = self._handles[topic] = self._topics(topic)
-        return handle
-
-    def _new_lane(self, encoder: TopicEncoder[Any, Any]) -> _Lane:
-        lane = self._lanes[encoder.state] = _Lane(encoder.state, encoder)
+        with self._lock:
+            encoder = handle._encoder
+            buffer = self._buffers.get(encoder.state) or self._buffers.setdefault(encoder.state, _Buffer(encoder))
+            if len(self._lanes) >= MAX_LANES:  # a program that makes a handle for each record
+                self._lanes.clear()
+            lane = self._lanes[topic] = _Lane(handle, buffer)
         return lane
 
-    def _check_size(self, lane: _Lane, size: int, pairs: Any) -> int:
-        size += header_size(pairs) if pairs else 0
-        lane.most = lane.topic.settings["max_message_bytes"]
+    def _check_size(self, lane: _Lane, size: int, pairs: HeaderTuple | None) -> None:
+        state = lane.buffer.topic
+        lane.most = state.settings["max_message_bytes"]
+        size += header_size(pairs or ()) - RECORD_OVERHEAD
         if size > lane.most:
-            raise too_large(lane.topic, size)
-        return size
+            raise too_large(state, size)
 
-    def _open(self, lane: _Lane, partition: int, now: int) -> PendingBatch:
-        lane.topic.log_id(partition)
-        batch = PendingBatch(self, lane.topic, partition, now, clock.monotonic() + self._delivery_timeout)
-        if not self._awaits:
-            batch.is_done = True
-        lane.open[partition] = batch
+    def _open(self, buffer: _Buffer, partition: int) -> PendingBatch:
+        """A new batch for a partition, unless another thread was faster."""
+        buffer.topic.log_id(partition)
+        self._wait_for_memory()
+        with self._lock:
+            self._use()
+            batch = buffer.open.get(partition)
+            if batch is None:
+                expires = clock.monotonic() + self._delivery_timeout
+                batch = PendingBatch(self, self._generation, buffer.topic, partition, expires)
+                batch.is_done = not self._awaits
+                buffer.open[partition] = batch
         self._linger_from_now()
         return batch
 
-    def _seal(self, lane: _Lane, batch: PendingBatch) -> None:
-        """No more records for this batch: into the queue with it. Under the lock."""
-        if not batch.is_sealed:
-            batch.is_sealed = True
-            lane.open.pop(batch.partition, None)
+    def _was_counted(self, batch: PendingBatch, row: Row) -> bool:
+        """Whether a row that was appended while its batch was being sealed is in it."""
+        with self._lock:
+            return batch.holds(row)
+
+    def _seal(self, buffer: _Buffer, batch: PendingBatch) -> None:
+        """No more records for this batch: into the queue with it."""
+        with self._lock:
+            self._seal_locked(buffer, batch)
+
+    def _seal_locked(self, buffer: _Buffer, batch: PendingBatch) -> None:
+        if batch.is_sealed:
+            return
+        batch.seal()
+        if buffer.open.get(batch.partition) is batch:
+            del buffer.open[batch.partition]
+        if buffer.sticky == batch.partition:
+            buffer.sticky = buffer.encoder.next_turn()
+        if batch.count:
             self._queue.append(batch)
-            if lane.sticky == batch.partition:
-                lane.sticky = lane.encoder.next_turn()
+            self._queued_bytes += batch.size
 
     def _seal_all(self) -> None:
         with self._lock:
-            for lane in self._lanes.values():
-                for batch in list(lane.open.values()):
-                    self._seal(lane, batch)
+            for buffer in self._buffers.values():
+                for batch in list(buffer.open.values()):
+                    self._seal_locked(buffer, batch)
 
     @overload
     def send_many(
@@ -282,65 +329,78 @@ class Producer:
         the first record to the last; other producers' records may lie between. Raises as `send`; what was taken before
         the error is sent.
         """
-        self._use()
-        encoder = self._handle(topic)._encoder
+        buffer = (self._lanes.get(topic) or self._lane(topic)).buffer
+        handle = self._handles[topic] if isinstance(topic, str) else topic
         if partition is not None:
-            encoder.state.log_id(partition)
+            buffer.topic.log_id(partition)
         streams = [None if column is None else iter(column) for column in (values, keys, headers, timestamps_ms)]
         batches: list[PendingBatch] = []
         while True:
             taken = [None if stream is None else list(islice(stream, STREAM_RECORDS)) for stream in streams]
             if not taken[0]:
                 break
-            batches += self._send_columns(encoder, taken, partition)
-        return Delivery(PendingGroup(batches), 0)
+            batches += self._send_columns(handle._encoder, buffer, taken, partition)
+            self._make_room()
+        return Delivery(PendingGroup(batches), None)
 
     def _send_columns(
-        self, encoder: TopicEncoder[Any, Any], taken: Sequence[list[Any] | None], partition: int | None
+        self, encoder: TopicEncoder[Any, Any], buffer: _Buffer, taken: Sequence[list[Any] | None], partition: int | None
     ) -> list[PendingBatch]:
         values, keys, headers, stamps = taken
         assert values is not None
         columns = encoder.columns(values, keys, headers, stamps)
+        expires = clock.monotonic() + self._delivery_timeout
         batches: list[PendingBatch] = []
         with self._lock:
-            lane = self._lanes.get(encoder.state) or self._new_lane(encoder)
+            self._use()
             for number, part in encoder.by_partition(columns, partition):
-                earlier = lane.open.get(number)
+                earlier = buffer.open.get(number)
                 if earlier is not None:
-                    self._seal(lane, earlier)
-                runs = part.split(max(self._batch_size, 1))
-                batches += [self._open_sealed(lane, number, run.sealable(), run.size) for run in runs]
-        self._make_room()
+                    self._seal_locked(buffer, earlier)
+                for run in part.split(self._full_at):
+                    batch = PendingBatch(self, self._generation, buffer.topic, number, expires)
+                    batch.seal(run)
+                    batch.size = run.size
+                    batch.is_done = not self._awaits
+                    batches.append(batch)
+            self._queue.extend(batches)
+            self._queued_bytes += columns.size
         return batches
-
-    def _open_sealed(self, lane: _Lane, partition: int, columns: tuple[Any, ...], size: int) -> PendingBatch:
-        batch = PendingBatch(self, lane.topic, partition, columns[2], clock.monotonic() + self._delivery_timeout)
-        batch.values, batch.keys, batch.base, batch.deltas, batch.headers = columns
-        batch.size = size
-        batch.is_sealed = True
-        batch.is_done = not self._awaits
-        self._bytes += size
-        self._queue.append(batch)
-        return batch
 
     # Committing
 
     def _make_room(self) -> None:
-        """Commit what is sealed; wait until less than `buffer_memory` is uncommitted."""
+        """Commit what is sealed; wait while `buffer_memory` is full of it."""
         self._commit_queue(Deadline(None))
-        if self._bytes <= self.settings["buffer_memory"]:
+        self._wait_for_memory()
+
+    def _wait_for_memory(self) -> None:
+        """Wait until less than `buffer_memory` is uncommitted."""
+        most = self.settings["buffer_memory"]
+        if self._queued_bytes + self._open_count() * self._full_at <= most:
+            return
+        if self._queued_bytes + self._open_bytes() <= most:
             return
         deadline = Deadline(self.settings["max_block_ms"] / 1000)
         self._seal_all()
-        while self._bytes > self.settings["buffer_memory"]:
+        while self._queue:
             error = self._commit_queue(deadline)
+            if self._queued_bytes <= most:
+                return
             if error is not None and deadline.passed():
                 raise KafkaTimeoutError(
-                    f"{self._bytes} bytes are waiting to be committed, and buffer_memory={self.settings['buffer_memory']} "
-                    f"was not freed within max_block_ms={self.settings['max_block_ms']}: {error}"
+                    f"{self._queued_bytes} bytes are waiting to be committed, more than buffer_memory={most}, and were "
+                    f"not within max_block_ms={self.settings['max_block_ms']}: {error}"
                 ) from error
             if error is not None:
                 clock.sleep(min(RETRY_SECONDS, deadline.left()))
+
+    def _open_count(self) -> int:
+        return sum(len(buffer.open) for buffer in list(self._buffers.values()))
+
+    def _open_bytes(self) -> int:
+        with self._lock:
+            return sum(batch.size for buffer in self._buffers.values() for batch in buffer.open.values())
 
     @contextlib.contextmanager
     def _turn_to_commit(self, deadline: Deadline) -> Iterator[bool]:
@@ -412,20 +472,15 @@ class Producer:
         topic = batch.topic
         log_id = topic.log_ids[batch.partition]
         sequence = self._sequences.get(log_id, 0)
-        keys = batch.keys if batch.keys and any(key is not None for key in batch.keys) else None
-        lane = self._lanes[topic]
-        sealed = lane.encoder.seal(
-            batch.values,
-            keys,
-            batch.base,
-            batch.deltas,
-            batch.headers,
+        is_idempotent = self._producer_id >= 0
+        sealed = self._buffers[topic].encoder.seal(
+            *batch.sealed_columns().sealable(),
             codec=self._codec,
             producer_id=self._producer_id,
-            producer_epoch=0 if self._producer_id >= 0 else -1,
-            base_sequence=sequence if self._producer_id >= 0 else -1,
+            producer_epoch=0 if is_idempotent else -1,
+            base_sequence=sequence if is_idempotent else -1,
         )
-        self._sequences[log_id] = (sequence + len(batch.values)) % SEQUENCE_LIMIT
+        self._sequences[log_id] = (sequence + batch.count) % SEQUENCE_LIMIT
         batch.append = Append(log_id, sealed, topic)
         return batch.append
 
@@ -433,7 +488,7 @@ class Producer:
         with self._lock:
             for batch in batches:
                 self._queue.remove(batch)
-                self._bytes -= batch.size
+                self._queued_bytes -= batch.size
             if error is not None:
                 self._failed += batches
         for batch, offset in zip(batches, offsets, strict=True):
@@ -441,11 +496,9 @@ class Producer:
 
     def deliver(self, batch: PendingBatch, deadline: Deadline) -> None:
         """Commit a batch now, because somebody wants its outcome; returns when it is done or the deadline passes."""
-        if self._incarnation != self._engine.incarnation:
+        if batch.generation is not self._generation:
             raise ForkedError("this delivery belongs to the parent process, which commits it: send again in the child")
-        with self._lock:
-            if not batch.is_sealed:
-                self._seal(self._lanes[batch.topic], batch)
+        self._seal(self._buffers[batch.topic], batch)
         self._commit_until(lambda: batch.is_done, deadline)
 
     def _commit_until(self, is_done: Callable[[], bool], deadline: Deadline) -> None:
@@ -467,7 +520,7 @@ class Producer:
     def _when_due(self) -> None:
         """The keeper's task: its reference keeps a producer alive that still has something to commit."""
         self._is_due = False
-        if not self._engine.is_open or self._incarnation != self._engine.incarnation:
+        if not self._engine.is_open:
             return
         self._seal_all()
         self._commit_queue(Deadline(None))
@@ -484,7 +537,7 @@ class Producer:
         with self._lock:
             waiting = list(self._queue)
         self._commit_until(lambda: not any(batch in self._queue for batch in waiting), deadline)
-        left = sum(len(batch.values) for batch in waiting if not batch.is_done)
+        left = sum(batch.count for batch in waiting if not batch.is_done)
         if left:
             raise KafkaTimeoutError(
                 f"{left} records were not committed in the time allowed: allow more, or look at the store"
@@ -494,21 +547,16 @@ class Producer:
         """Commit what is left; idempotent. Raises `DeliveryError` for failures that nobody looked at."""
         if self._closed:
             return
-        if self._incarnation != self._engine.incarnation or not self._engine.is_open:
+        if not self._engine.is_open:
             self._closed = True
             return
         try:
             self._flush(Deadline(self._delivery_timeout))
         finally:
-            self._closed = True
+            with self._lock:
+                self._closed = True
+                self._lanes = {}
         failures = tuple(failure for batch in self._failed for failure in batch.failures())
         if failures:
             shown = "; ".join(dict.fromkeys(str(error) for _, error in failures[:SHOWN_FAILURES]))
             raise DeliveryError(f"{len(failures)} records were not committed: {shown}", failures)
-
-
-def _add_headers(batch: PendingBatch, index: int, pairs: Any) -> None:
-    """A column of headers begins with the first record that has any."""
-    if batch.headers is None:
-        batch.headers = [None] * index
-    batch.headers.append(pairs)  # type: ignore[attr-defined]

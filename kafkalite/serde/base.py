@@ -96,8 +96,7 @@ def failed_read(data: object, wanted: str, cause: BaseException | str) -> Deseri
     """Make the error for bytes, or a null, that stand for no value."""
     if data is None:
         return DeserializationError(
-            f"a null cannot be read as {wanted}. "
-            f"Use kafkalite.optional({wanted}) for a topic with nulls (tombstones)."
+            f"a null cannot be read as {wanted}. Use kafkalite.optional({wanted}) for a topic with nulls (tombstones)."
         )
     return DeserializationError(f"{brief(data)} cannot be read as {wanted}: {_reason(cause)}")
 

@@ -139,8 +139,7 @@ class CustomSerde(Generic[T]):
         if isinstance(data, bytes | bytearray | memoryview):
             return bytes(data)
         raise SerializationError(
-            f"{self._name}.serialize gave {type(data).__name__} {brief(data)}: "
-            "it must give bytes, or None for null."
+            f"{self._name}.serialize gave {type(data).__name__} {brief(data)}: it must give bytes, or None for null."
         )
 
     def deserialize(self, data: bytes | None, /) -> T:

@@ -209,9 +209,7 @@ def _make_codec(serde: TypedSerde[Any]) -> Codec:
             "or give an object with serialize() and deserialize()."
         ) from error
     if classes is not None and NoneType in classes:
-        raise ConfigError(
-            f"{serde.name} includes None: take it out, and put kafkalite.optional() around the rest."
-        )
+        raise ConfigError(f"{serde.name} includes None: take it out, and put kafkalite.optional() around the rest.")
     if is_foreign:
         raise ConfigError(
             f"{serde.name} cannot be a topic's type: msgspec does not know {type_name(serde.tp)}. "

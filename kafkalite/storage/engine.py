@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import lmdb
 
@@ -17,6 +17,8 @@ from kafkalite import config, disk
 from kafkalite.clock import Deadline
 from kafkalite.errors import (
     ClosedError,
+    OutcomeUnknownError,
+    StoreBusyError,
     StoreFailedError,
     StorePermissionError,
     StoreSettingsError,
@@ -33,10 +35,17 @@ from kafkalite.storage.place import Place, resolve
 from kafkalite.storage.wakeup import Wakeup
 
 DEFAULT_TIMEOUT: Final = 60.0
+LEFTOVERS_TIMEOUT: Final = 1.0
 
 _engines: dict[tuple[int, int], "Engine"] = {}
 _registry = threading.RLock()
 _alive: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+class Forkable(Protocol):
+    """What wants to know that this process is a forked child."""
+
+    def after_fork_in_child(self) -> None: ...
 
 
 class Engine:
@@ -47,6 +56,7 @@ class Engine:
         self.incarnation = 0
         self.users = 0
         self.is_open = True
+        self.forkable: weakref.WeakSet[Forkable] = weakref.WeakSet()
         self._topics: dict[str, TopicState] = {}
         self._attach(opened)
         _alive.add(self)
@@ -100,8 +110,11 @@ class Engine:
             self._prepare_later()
         if operation.error is not None:
             raise operation.error
-        if self._page.is_anyone_asleep():
-            self.wakeup.poke([append.log_id for append in operation.appends])
+        is_armed = self._page.is_armed
+        for append in operation.appends:
+            if is_armed(append[0]):
+                self.wakeup.poke([each.log_id for each in operation.appends])
+                break
         return operation
 
     def _make_writable(self) -> None:
@@ -139,6 +152,13 @@ class Engine:
         self.use()
         if not self.is_read_only:
             self.flusher.wait(self.index.positions().tail, Deadline(timeout))
+
+    def flush_leftovers(self) -> None:
+        """At opening: flush, and so publish, what a process that was killed had appended and not flushed."""
+        positions = self.index.positions()
+        if not self.is_read_only and positions.durable < positions.tail:
+            with contextlib.suppress(StoreFailedError, StoreBusyError, OutcomeUnknownError):
+                self.flusher.wait(positions.tail, Deadline(LEFTOVERS_TIMEOUT))
 
     def _flush_later(self) -> None:
         self._flush_is_due = True
@@ -345,6 +365,8 @@ class Engine:
     def after_fork_in_child(self) -> None:
         """Let go of what was inherited; nothing is unlocked, since the locks are the parent's too."""
         self.incarnation += 1
+        for one in list(self.forkable):
+            one.after_fork_in_child()
         self._needs_reopening = True
         self._is_ready = False
         self.index.close()
@@ -380,6 +402,7 @@ def open_engine(
             _engines[disk.identity(opened.fd)] = engine
             if is_new and wanted:
                 engine.alter(wanted)
+            engine.flush_leftovers()
         engine.users += 1
     try:
         _compare_settings(engine, wanted)

@@ -13,8 +13,7 @@ verifies the frames of [durable, tail) one by one, writes the same bytes again, 
 they no longer verify the store is marked failed for good, in the superblock too.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import lmdb
@@ -75,70 +74,71 @@ class Flusher:
 
     def _advance(self, end: int, deadline: Deadline) -> bool:
         """Whether `end` is durable; leads a flush when it is not and nobody else does."""
-        positions = self._index.positions()
-        if positions.durable >= end and positions.published >= end:
+        if self._is_published(end):
             return True
-        if positions.flush_failed == FAILED_FOR_GOOD:
-            raise flush_failed(positions)
         flush = self._locks.flush
         with flush.threads:
             try:
                 if not flush.try_lock():
                     return False
-                if self._index.positions().durable < end:
+                if not self._is_published(end):
                     self._lead(deadline)
             finally:
                 flush.unlock()
         return True
 
+    def _is_published(self, end: int) -> bool:
+        """Whether everything before `end` is durable and visible; raises when it never will be."""
+        positions = self._index.positions()
+        if positions.flush_failed == FAILED_FOR_GOOD:
+            raise flush_failed(positions)
+        return positions.durable >= end and positions.published >= end
+
     def _lead(self, deadline: Deadline) -> None:
         """One flush, holding FLUSH."""
         started = clock.monotonic()
-        positions = self._note(deadline)
+        noted = self._change(deadline, _note)
         try:
-            if positions.flushing:
-                self._journal.write_again(positions.durable, positions.tail)
-            self._journal.flush(positions.durable, positions.tail)
+            if noted.flushing:
+                self._journal.write_again(noted.durable, noted.tail)
+            self._journal.flush(noted.durable, noted.tail)
         except OSError as error:
-            self._set_failed(FAILED, deadline)
+            self._change(deadline, lambda now: now._replace(flush_failed=FAILED))
             raise StoreFailedError(
                 f"the disk could not be flushed ({error}): what was appended since the last good flush may be lost; "
                 "mend the disk and try again, the store then mends itself"
             ) from error
         except CorruptRecordError as error:
-            self._set_failed(FAILED_FOR_GOOD, deadline)
+            self._change(deadline, lambda now: now._replace(flush_failed=FAILED_FOR_GOOD))
             self._mark_failed()
             raise flush_failed(self._index.positions()) from error
         disk.step("flushed")
-        self._publish(positions.tail, deadline)
+        tail = noted.tail
+        self._change(deadline, lambda now: _published(now, tail))
         self._last = 0.8 * self._last + 0.2 * (clock.monotonic() - started)
 
-    def _note(self, deadline: Deadline) -> Positions:
-        """Set `flushing` to the tail; returns the positions as they were before."""
-        with self._changed(deadline) as transaction:
-            positions = index.read_positions(transaction)
-            index.write_positions(transaction, positions._replace(flushing=positions.tail))
-        return positions
+    def _change(self, deadline: Deadline, change: Callable[[Positions], Positions]) -> Positions:
+        """Change the positions, in one transaction under WRITE; returns them as they were before."""
+        write = self._locks.write
+        with write.threads:
+            try:
+                write.lock(deadline.timeout())
+                with self._index.begin(write=True) as transaction:
+                    before = index.read_positions(transaction)
+                    index.write_positions(transaction, change(before))
+                    disk.step("index commit")
+            except lmdb.Error as error:
+                raise self._index.translated(error) from error
+            finally:
+                write.unlock()
+        return before
 
-    def _publish(self, tail: int, deadline: Deadline) -> None:
-        with self._changed(deadline) as transaction:
-            positions = index.read_positions(transaction)
-            index.write_positions(
-                transaction,
-                positions._replace(
-                    durable=max(positions.durable, tail),
-                    published=max(positions.published, tail),
-                    flushing=0,
-                    flush_failed=NOT_FAILED,
-                ),
-            )
 
-    def _set_failed(self, how: int, deadline: Deadline) -> None:
-        with self._changed(deadline) as transaction:
-            index.write_positions(transaction, index.read_positions(transaction)._replace(flush_failed=how))
+def _note(now: Positions) -> Positions:
+    """A flush up to the tail begins."""
+    return Positions(now[0], now[1], now[2], now[3], now[0], *now[5:])
 
-    @contextlib.contextmanager
-    def _changed(self, deadline: Deadline) -> Iterator[lmdb.Transaction]:
-        with self._locks.write.held(deadline), self._index.writing() as transaction:
-            yield transaction
-            disk.step("index commit")
+
+def _published(now: Positions, tail: int) -> Positions:
+    """A flush up to `tail` succeeded."""
+    return Positions(now[0], now[1], max(now[2], tail), max(now[3], tail), 0, NOT_FAILED, *now[6:])

@@ -12,7 +12,7 @@ from kafkalite import clock, disk
 from kafkalite.errors import CorruptRecordError
 from kafkalite.storage import frame, segment
 from kafkalite.storage.frame import Frame
-from kafkalite.storage.segment import BYTE_MASK, NUMBER_SHIFT, Header, Segments
+from kafkalite.storage.segment import BYTE_MASK, NUMBER_SHIFT, Extent, Header, Segments
 
 MAX_MAPS: Final = 256
 MAX_WRITERS: Final = 16
@@ -20,6 +20,7 @@ COPY_BYTES: Final = 1 << 20
 
 
 class _Map(NamedTuple):
+    file: disk.OpenFile
     end: int
     data: disk.Map
 
@@ -60,13 +61,9 @@ class Journal:
 
     def flush(self, start: int, end: int) -> None:
         """Return when all of [start, end) is on the disk; raises OSError when it is not."""
-        flushed = set()
-        for number in range(segment.number_of(start), segment.number_of(end) + 1):
-            fd, _ = self._writer(number)
-            identity = disk.identity(fd)
-            if identity not in flushed:
-                disk.flush(fd)
-                flushed.add(identity)
+        first = segment.number_of(end if self.segments.is_single_file else start)
+        for number in range(first, segment.number_of(end) + 1):
+            disk.flush(self._writer(number)[0])
 
     def write_again(self, start: int, end: int) -> None:
         """Write the bytes of [start, end) once more, each frame verified; raises `CorruptRecordError`.
@@ -96,14 +93,15 @@ class Journal:
 
     def header(self, number: int) -> Header:
         """The header of a segment; raises `CorruptRecordError`."""
-        header = segment.decode_header(self.read(segment.position_of(number, 0), segment.HEADER_SIZE))
+        start = segment.position_of(number, 0)
+        header = segment.decode_header(self.read(start, segment.HEADER_SIZE), self.store_id)
         assert header is not None, "a map is made only of a segment with a valid header"
         return header
 
     def read(self, position: int, length: int) -> bytes:
         """A copy of `length` bytes; raises `CorruptRecordError` when the file does not hold them (any more)."""
         found = self._maps.get(position >> NUMBER_SHIFT) or self._map(position)
-        if found.data.size() < found.end:
+        if disk.file_size(found.file.fd) < found.end:
             raise CorruptRecordError(f"segment {position >> NUMBER_SHIFT} was truncated below its size while in use")
         at = position & BYTE_MASK
         data = found.data[at : at + length]
@@ -117,18 +115,16 @@ class Journal:
             fd, start = self.segments.open(number, write=False)
         except FileNotFoundError as error:
             raise CorruptRecordError(f"segment {number} is missing") from error
-        try:
-            header = segment.decode_header(disk.read(fd, segment.HEADER_SIZE, start))
-            if header is None or header.number != number or header.store_id != self.store_id:
-                raise CorruptRecordError(f"segment {number} has no valid header")
-            if disk.file_size(fd) < start + header.size:
-                raise CorruptRecordError(f"segment {number} is shorter than its header's {header.size} bytes")
-            data = disk.map_read_only(fd, start, header.size)
-        finally:
-            disk.close(fd)  # the map keeps a descriptor of its own
+        file = disk.OpenFile(fd)  # readers that hold a map that is dropped here keep its file open
+        header = segment.decode_header(disk.read(fd, segment.HEADER_SIZE, start), self.store_id)
+        if header is None or header.number != number:
+            raise CorruptRecordError(f"segment {number} has no valid header")
+        if disk.file_size(fd) < start + header.size:
+            raise CorruptRecordError(f"segment {number} is shorter than its header's {header.size} bytes")
+        data = disk.map_read_only(fd, start, header.size)
         while len(self._maps) >= MAX_MAPS:
             self._maps.pop(next(iter(self._maps)), None)
-        self._maps[number] = found = _Map(start + header.size, data)
+        self._maps[number] = found = _Map(file, start + header.size, data)
         return found
 
     def frame(self, position: int, length: int) -> Frame | None:
@@ -155,15 +151,17 @@ class Journal:
     def search(self, start: int) -> Iterator[Frame]:
         """Every frame of a segment that passes its check from `start` on, whatever lies between."""
         number = segment.number_of(start)
-        data = self._whole(number)
-        at = segment.byte_of(start)
-        while (at := data.find(frame.MAGIC, at)) >= 0:
-            found = None
-            if at % frame.ALIGNMENT == 0:
-                found = frame.decode(data, at, segment.position_of(number, at))
-            if found:
-                yield found
-            at = segment.byte_of(found.end) if found else at + 1
+        return _search(self._whole(number), number, segment.byte_of(start))
+
+    def search_headless(self, extent: Extent) -> Iterator[Frame]:
+        """Every frame that passes its check in a range whose segment header does not."""
+        fd, _ = self.segments.open(extent.number, write=False)
+        try:
+            size = min(extent.size, max(0, disk.file_size(fd) - extent.start))
+            data = disk.map_read_only(fd, extent.start, size) if size else b""
+        finally:
+            disk.close(fd)
+        return _search(data, extent.number, segment.HEADER_SIZE)
 
     def _whole(self, number: int) -> disk.Map:
         self.read(segment.position_of(number, 0), segment.HEADER_SIZE)
@@ -181,3 +179,13 @@ class Journal:
     def close(self) -> None:
         for number in [*self._maps, *self._writers]:
             self.forget(number)
+
+
+def _search(data: bytes | disk.Map, number: int, at: int) -> Iterator[Frame]:
+    while (at := data.find(frame.MAGIC, at)) >= 0:
+        found = None
+        if at % frame.ALIGNMENT == 0:
+            found = frame.decode(data, at, segment.position_of(number, at))
+        if found:
+            yield found
+        at = segment.byte_of(found.end) if found else at + 1

@@ -33,7 +33,7 @@ from kafkalite.storage.index import Index, Positions
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
 from kafkalite.storage.page import SharedPage
-from kafkalite.storage.place import Place
+from kafkalite.storage.place import SUPERBLOCK_NAME, Place
 from kafkalite.storage.recovery import End
 from kafkalite.storage.segment import Header
 from kafkalite.storage.superblock import State, Superblock
@@ -87,7 +87,7 @@ def _check_location(place: Place) -> None:
 def _open_file(place: Place, *, create: bool, read_only: bool) -> int:
     if place.is_directory and place.path.is_dir() and not place.file.exists():
         others = sorted(entry.name for entry in place.path.iterdir())
-        if others:
+        if others and SUPERBLOCK_NAME not in others:  # there by now: another process begins the store
             raise NotAStoreError(
                 f"{place.path} is a directory with {others[0]!r} in it and no store of kafkalite: choose an absent or empty path"
             )
@@ -130,7 +130,14 @@ def _open_locked(place: Place, fd: int, locks: Locks, *, create: bool, zeros: bo
         raise
     locks.open.share()
     return Opened(
-        fd, locks, environment, Journal(place.segments(), opened.store_id), page, run, opened, is_read_only=False
+        fd,
+        locks,
+        environment,
+        Journal(place.segments(opened.store_id), opened.store_id),
+        page,
+        run,
+        opened,
+        is_read_only=False,
     )
 
 
@@ -160,7 +167,14 @@ def _join(place: Place, fd: int, locks: Locks, found: Superblock | None) -> Open
         locks.open.release()
         raise
     return Opened(
-        fd, locks, environment, Journal(place.segments(), found.store_id), page, place.run, found, is_read_only=False
+        fd,
+        locks,
+        environment,
+        Journal(place.segments(found.store_id), found.store_id),
+        page,
+        place.run,
+        found,
+        is_read_only=False,
     )
 
 
@@ -193,13 +207,14 @@ def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superbloc
 def _create(place: Place, fd: int, *, zeros: bool) -> Superblock:
     """A new store, or one whose creation was not finished, begun again; the superblock follows in `_reopen`."""
     _remove_index(place)
-    segments = place.segments()
-    for extent in segments.extents():
-        segments.remove(extent.number)
+    store_id = disk.random_bytes(16)
+    segments = place.segments(store_id)
+    if place.is_directory:
+        for extent in segments.extents():
+            segments.remove(extent.number)
     if not place.is_directory:
         disk.truncate(fd, 0)
         disk.write(fd, [bytes(superblock.SIZE)], 0, superblock.SIZE)
-    store_id = disk.random_bytes(16)
     header = Header(store_id, 1, segment.FIRST_SIZE, 0, clock.now_ms(), 0, 0)
     segments.prepare(1, header.size, zeros=zeros)
     journal = Journal(segments, store_id)
@@ -293,7 +308,7 @@ def _matches_seal(place: Place, found: Superblock) -> bool:
 
 def _rebuild(place: Place, found: Superblock, *, zeros: bool) -> Superblock:
     _remove_index(place)
-    journal = Journal(place.segments(), found.store_id)
+    journal = Journal(place.segments(found.store_id), found.store_id)
     try:
         sealed_at = End(found.tail, found.tail_chain) if found.state is State.SEALED else None
         recovered = recovery.rebuild(
@@ -322,7 +337,7 @@ def _open_unwritable(place: Place, fd: int) -> Opened:
         fd,
         Locks(fd),
         Index(place.index, read_only=True),
-        Journal(place.segments(), found.store_id),
+        Journal(place.segments(found.store_id), found.store_id),
         SharedPage(None),
         None,
         found,

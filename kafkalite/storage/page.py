@@ -4,14 +4,13 @@ Little-endian, written without locks, each field by one store of at most eight b
 
       at  size  field
       64    28  the pid that last took each lock (4 each, by the lock's number)
-     128     1  1 while somebody may sleep: set after a byte of the following, and cleared when none of them is set
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
 
 Made by the opener that is alone, who also empties `run/`.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -21,7 +20,6 @@ from kafkalite import disk
 SIZE: Final = 4096
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
-_ANY: Final = 128
 _ARMED: Final = 1024
 _ARMED_MASK: Final = 0xFF
 _PID: Final = Struct("<I")
@@ -54,20 +52,11 @@ class SharedPage:
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""
         self._map[_ARMED + (log_id & _ARMED_MASK)] = 1
-        self._map[_ANY] = 1
 
-    def is_anyone_asleep(self) -> bool:
-        return bool(self._map[_ANY])
+    def is_armed(self, log_id: int) -> bool:
+        """Whether somebody sleeps, perhaps on this log."""
+        return bool(self._map[_ARMED + (log_id & _ARMED_MASK)])
 
-    def disarm(self, log_ids: Iterable[int]) -> bool:
-        """Whether somebody sleeps on these logs; they are to be woken now, and arm again if they sleep again."""
-        found = False
-        self._map[_ANY] = 0
-        for log_id in log_ids:
-            at = _ARMED + (log_id & _ARMED_MASK)
-            if self._map[at]:
-                self._map[at] = 0
-                found = True
-        if self._map.find(b"\1", _ARMED, _ARMED + _ARMED_MASK + 1) >= 0:
-            self._map[_ANY] = 1
-        return found
+    def disarm(self, log_id: int) -> None:
+        """They are to be woken now, and arm again if they sleep again."""
+        self._map[_ARMED + (log_id & _ARMED_MASK)] = 0

@@ -40,8 +40,9 @@ class Place:
         """Under this name an index is built before it takes its own."""
         return self.index.with_name(self.index.name + "-new")
 
-    def segments(self) -> Segments:
-        return DirectorySegments(self.path) if self.is_directory else SingleFileSegments(self.file)
+    def segments(self, store_id: bytes) -> Segments:
+        """Where the segments of that store are."""
+        return DirectorySegments(self.path, store_id) if self.is_directory else SingleFileSegments(self.file, store_id)
 
 
 def resolve(target: str | os.PathLike[str]) -> Place:

@@ -20,6 +20,7 @@ new segment of the next era whose header is durable before anything is published
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -35,7 +36,7 @@ from kafkalite.storage.commit import next_state, segment_row
 from kafkalite.storage.frame import Frame
 from kafkalite.storage.index import Index, Positions, ProducerState
 from kafkalite.storage.journal import Journal
-from kafkalite.storage.segment import Header
+from kafkalite.storage.segment import Extent, Header
 
 ROWS_PER_TRANSACTION: Final = 20_000
 
@@ -47,18 +48,25 @@ class End(NamedTuple):
     chain: int
 
 
+class SegmentPath(NamedTuple):
+    """The segments that make up a journal, oldest first, and the places of those that do not connect: prepared ones,
+    rolls that were never committed, ones whose header is damaged.
+    """
+
+    headers: Sequence[Header]
+    unreachable: Sequence[Extent]
+
+
 class Scan:
     """One pass over a journal. Iterate `frames()`; afterwards `end`, `durable` and `entered` say what was found."""
 
-    def __init__(
-        self, journal: Journal, path: Sequence[Header], end: End | None, unreachable: Sequence[Header] = ()
-    ) -> None:
+    def __init__(self, journal: Journal, path: SegmentPath, end: End | None) -> None:
         self._journal = journal
-        self._path = path
-        self._unreachable = unreachable
+        self._path = path.headers
+        self._unreachable = path.unreachable
         self._must_end = end
         self.entered: list[tuple[Header, int]] = []
-        self.end = End(path[0].start, path[0].checksum)
+        self.end = End(self._path[0].start, self._path[0].checksum)
         self.durable = end.position if end else 0
 
     def frames(self) -> Iterator[Frame]:
@@ -70,14 +78,14 @@ class Scan:
             yield from self._segment(bound)
             self.entered.append((header, self.end.position))
             if bound is not None and self.end != bound:
-                self._search([*self._path[number:], *self._unreachable])
+                self._search(self._path[number:])
                 if self._must_end is not None:
                     raise CorruptRecordError(
                         f"the journal was closed at {self._must_end.position:#x}, and can be followed only to {self.end.position:#x}"
                     )
                 return
         if self._must_end is None:
-            self._search([self._path[-1], *self._unreachable])
+            self._search(self._path[-1:])
 
     def _segment(self, bound: End | None) -> Iterator[Frame]:
         group: list[Frame] = []
@@ -93,42 +101,41 @@ class Scan:
 
     def _search(self, headers: Sequence[Header]) -> None:
         """Raise if any frame in what follows says that the journal was durable beyond where it can be followed."""
-        for header in headers:
-            start = max(self.end.position, header.start)
-            for found in self._journal.search(start):
-                if found.durable > self.end.position:
-                    raise CorruptRecordError(
-                        f"segment {segment.number_of(self.end.position)} is damaged at byte {segment.byte_of(self.end.position)}: "
-                        f"the frame at {found.position:#x} witnesses that data beyond it was acknowledged. "
-                        "`kafkalite repair` salvages around the damage and keeps the original"
-                    )
+        end = self.end.position
+        later = [self._journal.search(max(end, header.start)) for header in headers]
+        for extent in self._unreachable:
+            later.append(self._journal.search_headless(extent))
+        for found in chain.from_iterable(later):
+            if found.durable > end:
+                raise CorruptRecordError(
+                    f"segment {segment.number_of(end)} is damaged at byte {segment.byte_of(end)}, or the one after it is: "
+                    f"the frame at {found.position:#x} witnesses that data beyond it was acknowledged. "
+                    "`kafkalite repair` salvages around the damage and keeps the original"
+                )
 
 
-def find_path(journal: Journal, era_segment: int, sealed_at: End | None = None) -> tuple[list[Header], list[Header]]:
-    """The headers of the segments that make up the journal, oldest first; and of newer ones that do not connect.
+def find_path(journal: Journal, era_segment: int, sealed_at: End | None = None) -> SegmentPath:
+    """Which segments make up the journal.
 
-    One newer than a sealed journal's tail is of a roll that was never committed, though it may connect.
-
+    A segment newer than a sealed journal's tail is of a roll that was never committed, though it may connect.
     Raises `CorruptRecordError` when the segment with which the current era began is not among the first.
     """
+    extents = journal.segments.extents()
+    last = segment.number_of(sealed_at.position) if sealed_at else None
     headers = {
-        extent.number: extent.header
-        for extent in journal.segments.extents()
-        if extent.header
-        and extent.header.store_id == journal.store_id
-        and (sealed_at is None or extent.number <= segment.number_of(sealed_at.position))
+        extent.number: extent.header for extent in extents if extent.header and (last is None or extent.number <= last)
     }
-    unreachable: list[Header] = []
     for newest in sorted(headers, reverse=True):
         path = _path_from(journal, headers, newest)
         if path is None:
-            unreachable.append(headers[newest])
-        elif any(header.number == era_segment for header in path):
-            return path, unreachable
-        else:
+            continue
+        numbers = {header.number for header in path}
+        if era_segment not in numbers:
             break
+        return SegmentPath(path, [one for one in extents if one.header is None or one.number > newest])
     raise CorruptRecordError(
-        f"segment {era_segment}, with which the journal's era began, is missing or damaged, or one between it and the newest"
+        f"segment {era_segment}, with which the journal's era began, is missing or damaged, or one between it and the "
+        "newest: restore it, or a backup"
     )
 
 
@@ -161,12 +168,12 @@ def _last_frames(journal: Journal, end: End) -> Iterator[Frame]:
     yield from journal.search(segment.position_of(segment.number_of(at), segment.HEADER_SIZE))
 
 
-def whole_path(journal: Journal, tail: int) -> list[Header]:
-    """The headers of a journal whose tail is known, oldest first."""
-    path = [journal.header(segment.number_of(tail))]
-    while path[-1].predecessor:
-        path.append(journal.header(segment.number_of(path[-1].predecessor)))
-    return path[::-1]
+def whole_path(journal: Journal, tail: int) -> SegmentPath:
+    """The path of a journal whose tail is known."""
+    headers = [journal.header(segment.number_of(tail))]
+    while headers[-1].predecessor:
+        headers.append(journal.header(segment.number_of(headers[-1].predecessor)))
+    return SegmentPath(headers[::-1], ())
 
 
 class Derivation:
@@ -267,14 +274,14 @@ def rebuild(
 
     Raises `CorruptRecordError` for damage to what was acknowledged; nothing has been changed then.
     """
-    path, unreachable = find_path(journal, era_segment, sealed_at)
-    scan = Scan(journal, path, sealed_at, unreachable)
+    path = find_path(journal, era_segment, sealed_at)
+    scan = Scan(journal, path, sealed_at)
     built = Index(target, create=True)
     try:
         derivation = Derivation(built)
         for found in scan.frames():
             derivation.add(found)
-        header = _begin_era(journal, scan, max(era, path[-1].era) + 1, zeros=zeros)
+        header = _begin_era(journal, scan, max(era, path.headers[-1].era) + 1, zeros=zeros)
         derivation.finish([*(entered for entered, _ in scan.entered), header])
         positions = Positions(
             tail=header.start,

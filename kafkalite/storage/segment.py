@@ -73,15 +73,16 @@ class Header(NamedTuple):
         return position_of(self.number, HEADER_SIZE)
 
 
-def decode_header(data: bytes) -> Header | None:
-    """The header at the start of `data`, or None unless it passes its check."""
+def decode_header(data: bytes, store_id: bytes | None = None) -> Header | None:
+    """The header at the start of `data`, or None unless it passes its check, and is of this store when one is named."""
     if len(data) < HEADER_SIZE or not data.startswith(MAGIC):
         return None
     fields = data[: _LAYOUT.size]
     if _CHECKSUM.unpack_from(data, _LAYOUT.size)[0] != hash64(fields):
         return None
     _, _, *rest = _LAYOUT.unpack(fields)
-    return Header(*rest)
+    header = Header(*rest)
+    return header if store_id in (None, header.store_id) else None
 
 
 def position_of(number: int, byte: int) -> int:
@@ -115,8 +116,11 @@ class Extent(NamedTuple):
 class Segments(Protocol):
     """Where segments lie, in either layout."""
 
+    is_single_file: bool
+    """Whether one flush is a flush of all."""
+
     def extents(self) -> list[Extent]:
-        """All segments that there are, by number; one without a valid header has `header` None."""
+        """All segments of the store, by number; what has no valid header of this store has `header` None."""
 
     def open(self, number: int, *, write: bool) -> tuple[int, int]:
         """A descriptor, the caller's to close, and the byte at which the segment starts in its file."""
@@ -131,8 +135,11 @@ class Segments(Protocol):
 class DirectorySegments:
     """A file for each segment."""
 
-    def __init__(self, directory: Path) -> None:
+    is_single_file = False
+
+    def __init__(self, directory: Path, store_id: bytes) -> None:
         self._directory = directory
+        self._store_id = store_id
 
     def extents(self) -> list[Extent]:
         names = sorted(path for path in self._directory.iterdir() if _FILE_NAME.fullmatch(path.name))
@@ -141,7 +148,7 @@ class DirectorySegments:
     def _extent(self, path: Path) -> Extent:
         fd = disk.open_file(path, write=False)
         try:
-            header = decode_header(disk.read(fd, HEADER_SIZE, 0))
+            header = decode_header(disk.read(fd, HEADER_SIZE, 0), self._store_id)
             number, size = int(path.stem), disk.file_size(fd)
         finally:
             disk.close(fd)
@@ -175,8 +182,11 @@ class DirectorySegments:
 class SingleFileSegments:
     """Ranges of one file, behind the superblock; found by walking from header to header."""
 
-    def __init__(self, path: Path) -> None:
+    is_single_file = True
+
+    def __init__(self, path: Path, store_id: bytes) -> None:
         self._path = path
+        self._store_id = store_id
         self._found: dict[int, Extent] = {}
 
     def extents(self) -> list[Extent]:
@@ -185,27 +195,37 @@ class SingleFileSegments:
             found = list(self._walk(fd))
         finally:
             disk.close(fd)
-        self._found = {extent.number: extent for extent in found}
+        self._found = {extent.number: extent for extent in found if extent.header}
         return sorted(found)
 
     def _walk(self, fd: int) -> Iterator[Extent]:
-        end, at = disk.file_size(fd), superblock.SIZE
+        """Segments, and the ranges between them and behind that have no valid header, under the number that they
+        would have: a prepared segment, or one whose header was damaged.
+        """
+        end, at, number = disk.file_size(fd), superblock.SIZE, 0
+        gap = at
         while at < end:
-            header = decode_header(disk.read(fd, HEADER_SIZE, at))
+            header = decode_header(disk.read(fd, HEADER_SIZE, at), self._store_id)
             if header is None:
-                at += UNIT  # a prepared segment, or a damaged header: go on to the next valid one
+                at += UNIT
                 continue
             if at + header.size > end:
                 raise CorruptRecordError(
                     f"{self._path} ends at byte {end}, within segment {header.number} ({header.size} bytes from {at})"
                 )
-            yield Extent(header.number, at, header.size, header)
-            at += header.size
+            if gap < at:
+                yield Extent(number + 1, gap, at - gap, None)
+            number = header.number
+            yield Extent(number, at, header.size, header)
+            at = gap = at + header.size
+        if gap < end:
+            yield Extent(number + 1, gap, end - gap, None)
 
     def open(self, number: int, *, write: bool) -> tuple[int, int]:
         return disk.open_file(self._path, write=write), self._start_of(number)
 
     def _start_of(self, number: int) -> int:
+        """Where a segment starts: at its header, or behind all others when it is still to be begun."""
         if number not in self._found:
             self.extents()
         if number in self._found:

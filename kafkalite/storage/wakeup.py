@@ -34,8 +34,11 @@ class Wakeup:
         self._numbers = itertools.count()
 
     def poke(self, log_ids: Iterable[int]) -> None:
-        """Wake whoever waits for one of these logs; called after they were published, when `page.is_anyone_asleep`."""
-        if self.page.disarm(log_ids):
+        """Wake whoever waits for one of these logs; called after they were published."""
+        armed = [log_id for log_id in log_ids if self.page.is_armed(log_id)]
+        for log_id in armed:
+            self.page.disarm(log_id)
+        if armed:
             self._poke_all()
 
     def _poke_all(self) -> None:
