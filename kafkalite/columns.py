@@ -44,6 +44,7 @@ def header_tuple(headers: Headers) -> HeaderTuple:
 
 
 def header_size(headers: HeaderTuple) -> int:
+    """Bytes of a record's headers, as far as limits count them."""
     return sum(len(name) + (len(value) if value else 0) for name, value in headers)
 
 
@@ -57,8 +58,10 @@ def check_timestamp(timestamp_ms: Any) -> int:
 
 
 def too_large(state: TopicState, size: int) -> RecordTooLargeError:
+    """The error for a record of that size."""
     return RecordTooLargeError(
-        f"a record of {size} bytes exceeds max_message_bytes={state.settings['max_message_bytes']} of topic {state.name!r}: "
+        f"a record of {size} bytes exceeds max_message_bytes={state.settings['max_message_bytes']} of topic "
+        f"{state.name!r}: "
         "raise it with topic.alter(max_message_bytes=…), or split the value"
     )
 
@@ -102,6 +105,8 @@ class TopicEncoder(Generic[K, V]):
     ) -> tuple[int, SealedBatch]:
         """A batch of one, and its partition."""
         state = self.state
+        if expected is not None:
+            self._check_expected(expected, partition)
         raw = self.serialize_value(value)
         raw_key = None if key is None else self.serialize_key(key)
         pairs = header_tuple(headers) if headers else None
@@ -109,7 +114,7 @@ class TopicEncoder(Generic[K, V]):
         if size > state.settings["max_message_bytes"]:
             raise too_large(state, size)
         if partition is None:
-            partition = self._choose(raw_key, expected)
+            partition = self._choose(raw_key)
         else:
             state.log_id(partition)
         timestamp = clock.now_ms() if timestamp_ms is None else check_timestamp(timestamp_ms)
@@ -117,10 +122,14 @@ class TopicEncoder(Generic[K, V]):
             [raw], [raw_key] if key is not None else None, timestamp, None, [pairs] if pairs else None
         )
 
-    def _choose(self, key: bytes | None, expected: int | None) -> int:
-        if expected is not None and self.state.partition_count > 1:
-            raise ConfigError("expected_end_offset= is about one partition: give partition= as well")
+    def _choose(self, key: bytes | None) -> int:
         return self.next_turn() if key is None else self.partition_of(key)
+
+    def _check_expected(self, expected: Any, partition: int | None) -> None:
+        if type(expected) is not int or expected < 0:
+            raise ConfigError(f"expected_end_offset={expected!r} is not valid: give an offset, 0 or more")
+        if partition is None and self.state.partition_count > 1:
+            raise ConfigError("expected_end_offset= is about one partition: give partition= as well")
 
     def seal(
         self,
@@ -165,13 +174,13 @@ class TopicEncoder(Generic[K, V]):
         expected: int | None,
     ) -> list[tuple[int, SealedBatch]]:
         """Batches of at most about 1 MiB, with their partitions, in the order of the records."""
+        if expected is not None:
+            self._check_expected(expected, partition)
         columns = self.columns(values, keys, headers, timestamps_ms)
         if not columns.values:
             return []
         if partition is not None:
             self.state.log_id(partition)
-        elif expected is not None and self.state.partition_count > 1:
-            raise ConfigError("expected_end_offset= is about one partition: give partition= as well")
         return [
             (number, self.seal(*some.sealable()))
             for number, part in self.by_partition(columns, partition)
@@ -185,7 +194,9 @@ class TopicEncoder(Generic[K, V]):
         headers: Iterable[Headers] | None = None,
         timestamps_ms: Iterable[int] | None = None,
     ) -> "RawColumns":
-        """Serialize and check whole columns; raises what is wrong with the first record that something is wrong with."""
+        """Serialize and check whole columns; raises what is wrong with the first record that something is
+        wrong with.
+        """
         given = values if isinstance(values, list | tuple) else list(values)
         count = len(given)
         raw = self._value.serialize_many(given)
@@ -284,6 +295,7 @@ class RawColumns:
         return [self.slice(at, at + length) for at in range(0, count, length)]
 
     def slice(self, start: int, end: int) -> "RawColumns":
+        """The records from one place to another."""
         return RawColumns(
             self.values[start:end],
             self.keys[start:end] if self.keys else None,

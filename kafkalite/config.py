@@ -63,7 +63,7 @@ class Setting:
 # fmt: off
 _ROWS: Final = (
     Setting("store", "durability", str, "commit", ("commit", "interval", "none"),
-            "What an acknowledgement means: on disk; in the journal and on disk within flush_interval_ms; in the journal."),
+            "An acknowledgement means: on disk; in the journal, and on disk within flush_interval_ms; in the journal."),
     Setting("store", "flush_interval_ms", int, 1000, (1, 3_600_000),
             "How often an `interval` store is flushed."),
     Setting("store", "segment_bytes", int, 64 * MIB, (512 * KIB, GIB),

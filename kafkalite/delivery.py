@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 
+from kafkalite import disk
 from kafkalite.clock import Deadline
 from kafkalite.columns import RawColumns
 from kafkalite.errors import KafkaTimeoutError
@@ -24,7 +25,9 @@ _log = logging.getLogger("kafkalite")
 
 
 class Pending(Protocol):
-    """What a delivery looks at: something that is done at some time, and has an outcome for each of its records then."""
+    """What a delivery looks at: something that is done at some time, and has an outcome for each of its
+    records then.
+    """
 
     @property
     def is_done(self) -> bool: ...
@@ -78,7 +81,7 @@ class Delivery(Generic[T]):
         def call() -> None:
             try:
                 fn(self)
-            except Exception:
+            except Exception:  # noqa: BLE001  (a user's callback may raise anything, and harms nobody else)
                 _log.exception("a delivery's callback failed")
 
         self._pending.when_done(call)
@@ -102,8 +105,8 @@ class PendingBatch:
     """
 
     __slots__ = (
-        "_calls", "_places", "_seen", "append", "columns", "count", "error", "expires", "generation", "has_headers", "is_done",
-        "is_sealed", "offset", "partition", "producer", "rows", "size", "topic",
+        "_calls", "_places", "_seen", "append", "columns", "count", "error", "expires", "generation",
+        "has_headers", "is_done", "is_sealed", "offset", "partition", "producer", "rows", "size", "topic",
     )  # fmt: skip
 
     def __init__(self, producer: Sender, generation: object, topic: TopicState, partition: int, expires: float) -> None:
@@ -202,6 +205,15 @@ class PendingBatch:
 
 _settling = threading.Lock()
 """Between a batch's being done and its callbacks' list; held for a few instructions, so one serves all."""
+
+
+def _new_lock() -> None:
+    """In a forked child: another thread of the parent may have held it."""
+    global _settling  # noqa: PLW0603  (one for a process, and this is a new process)
+    _settling = threading.Lock()
+
+
+disk.at_fork(after_in_child=_new_lock)
 
 
 class PendingGroup:

@@ -80,7 +80,8 @@ class RecordBatch(Sequence[Record[K, V]], Generic[K, V]):
         return len(self.values)
 
     def __repr__(self) -> str:
-        return f"<RecordBatch of {len(self)} records, {self.topic!r} partition {self.partition} from offset {self.offsets[0]}>"
+        where = f"{self.topic!r} partition {self.partition} from offset {self.offsets[0]}"
+        return f"<RecordBatch of {len(self)} records, {where}>"
 
     @overload
     def __getitem__(self, index: int, /) -> Record[K, V]: ...
@@ -276,6 +277,7 @@ def _raising(error: BaseException) -> Iterator[Any]:
 
 
 def check_partition(topic: TopicState, partition: int) -> int:
+    """The partition, if the topic has it; raises `UnknownPartitionError`."""
     topic.log_id(partition)
     return partition
 
@@ -291,7 +293,8 @@ def resolve_range(
         first, end = bounds[partition]
         if not first <= offset <= end:
             raise OffsetOutOfRangeError(
-                f"start={offset} is outside of topic {topic.name!r}, partition {partition}, which has offsets {first} to {end}: "
+                f"start={offset} is outside of topic {topic.name!r}, partition {partition}, which has "
+                f"offsets {first} to {end}: "
                 "start within them, or from 'earliest' or 'latest'"
             )
     default_end = None if until is None else bounds

@@ -132,7 +132,17 @@ class Producer:
 
     def _new_identity(self) -> None:
         self._producer_id = int.from_bytes(disk.random_bytes(8)) >> 1 if self.settings["enable_idempotence"] else -1
-        self._sequences: dict[int, int] = {}
+        self._sequences: dict[int, tuple[int, int]] = {}
+
+    def _bump_epoch(self, failed: PendingBatch) -> None:
+        """A log's sequence has a gap now: what follows begins another, under the next epoch (KIP-360)."""
+        log_id = failed.topic.log_ids[failed.partition]
+        epoch, _ = self._sequences.get(log_id, (0, 0))
+        self._sequences[log_id] = (epoch + 1, 0)
+        with self._lock:
+            for batch in self._queue:
+                if batch.append is not None and batch.append.log_id == log_id:
+                    batch.append = None
 
     def __repr__(self) -> str:
         return f"<Producer of {str(self._engine.place.path)!r}{', closed' if self._closed else ''}>"
@@ -209,10 +219,9 @@ class Producer:
             self._check_size(lane, size, pairs)
         row = (value, key, now, pairs)
         while True:
-            if partition is None:
+            chosen = partition
+            if chosen is None:
                 chosen = lane.buffer.sticky if key is None else lane.partitions[key]
-            else:
-                chosen = partition
             batch = lane.open.get(chosen) or self._open(lane.buffer, chosen)
             if pairs:
                 batch.has_headers = True
@@ -455,9 +464,7 @@ class Producer:
             if len(batches) > 1:
                 return next(filter(None, (self._commit([batch]) for batch in batches)), None)
             self._settle(batches, [-1], error)
-            self._new_identity()  # the sequence has a gap now: what follows begins another
-            for batch in self._queue:
-                batch.append = None
+            self._bump_epoch(batches[0])
             return None
         except BaseException as interrupt:
             if operation.is_done and operation.error is None:
@@ -471,16 +478,16 @@ class Producer:
         """The batch as bytes, kept: when it is committed again it must be the same."""
         topic = batch.topic
         log_id = topic.log_ids[batch.partition]
-        sequence = self._sequences.get(log_id, 0)
+        epoch, sequence = self._sequences.get(log_id, (0, 0))
         is_idempotent = self._producer_id >= 0
         sealed = self._buffers[topic].encoder.seal(
             *batch.sealed_columns().sealable(),
             codec=self._codec,
             producer_id=self._producer_id,
-            producer_epoch=0 if is_idempotent else -1,
+            producer_epoch=epoch if is_idempotent else -1,
             base_sequence=sequence if is_idempotent else -1,
         )
-        self._sequences[log_id] = (sequence + batch.count) % SEQUENCE_LIMIT
+        self._sequences[log_id] = (epoch, (sequence + batch.count) % SEQUENCE_LIMIT)
         batch.append = Append(log_id, sealed, topic)
         return batch.append
 

@@ -18,6 +18,7 @@ from kafkalite.errors import (
     ClosedError,
     ConfigError,
     KafkaliteError,
+    StorePermissionError,
     TopicSettingsError,
     UnknownTopicError,
     UnsupportedError,
@@ -61,6 +62,8 @@ def connect(
     found = given_store_settings(durability, settings, config)
     if isinstance(target, str) and target.startswith("kafka://"):
         raise UnsupportedError(f"{target!r}: connecting to a Kafka cluster is not part of this version; open a path")
+    if not os.fspath(target):
+        raise ConfigError("the path '' is empty: give a file, a directory, or ':memory:'")
     if target == ":memory:":
         return Store(_private_directory(), create=True, read_only=False, settings=found, is_private=True)
     return Store(Path(os.fspath(target)), create=create, read_only=read_only, settings=found, text=os.fspath(target))
@@ -144,6 +147,14 @@ class Store:
         """Raise `ClosedError` unless the store is open."""
         if self._closed:
             raise ClosedError(f"the store {self.path} is closed: open it again with kafkalite.connect()")
+
+    def use_to_write(self) -> None:
+        """Raise `ClosedError` unless the store is open, `StorePermissionError` when it was opened for reading."""
+        self.use()
+        if self._read_only:
+            raise StorePermissionError(
+                f"the store {self.path} was opened with read_only=True: open it without to write"
+            )
 
     # Topics
 
@@ -229,7 +240,7 @@ class Store:
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic and all its records, for everybody; raises `UnknownTopicError`."""
-        self.use()
+        self.use_to_write()
         check_name(name)
         self._engine.delete_topic(name)
 
@@ -238,7 +249,9 @@ class Store:
     ) -> Iterator[Record[Any, Any]]:
         """Records of several topics, without a group; as `Topic.read`. Names are read as bytes."""
         self.use()
-        handles = [self.topic(one, create=False) if isinstance(one, str) else one for one in topics]
+        if isinstance(topics, str | bytes | Topic):
+            raise ConfigError(f"topics={topics!r} is one topic, where a list of them belongs: give [{topics!r}]")
+        handles = [one if isinstance(one, Topic) else self.topic(one, create=False) for one in topics]
         sources = []
         for topic in handles:
             state = topic._state
@@ -250,7 +263,7 @@ class Store:
 
     def producer(self, *, config: ConfigMapping | None = None, **settings: Unpack[ProducerSettings]) -> Producer:
         """A producer with Kafka's settings; use it as a context manager. Raises `ConfigError`."""
-        self.use()
+        self.use_to_write()
         producer = Producer(self._engine, self._known_topic, resolve_producer(settings, config))
         self._made.add(producer)
         return producer
@@ -268,7 +281,7 @@ class Store:
         **settings: Unpack[StoreSettings],
     ) -> None:
         """Change settings of the store, for everybody who has it open. To "commit": flushed before it takes effect."""
-        self.use()
+        self.use_to_write()
         found = given_store_settings(durability, settings, config)
         if not found:
             raise ConfigError('alter() was given no setting: name at least one, such as durability="commit"')
@@ -311,10 +324,12 @@ class Store:
 
 
 def given_topic_settings(settings: Mapping[str, Any], dotted: ConfigMapping | None) -> dict[str, Any]:
+    """A topic's settings that a caller gave, checked."""
     return config.given("topic", settings, dotted)
 
 
 def resolve_producer(settings: Mapping[str, Any], dotted: ConfigMapping | None) -> dict[str, Any]:
+    """All settings of a producer: the defaults, and what a caller gave."""
     return config.resolved("producer", settings, dotted)
 
 
@@ -326,7 +341,8 @@ def _compare_topic(state: TopicState, partitions: int | None, wanted: Mapping[st
     for name, value in wanted.items():
         if state.settings[name] != value:
             raise TopicSettingsError(
-                f"topic {state.name!r} has {name}={state.settings[name]!r}, not {value!r}: leave it out to take what it "
+                f"topic {state.name!r} has {name}={state.settings[name]!r}, not {value!r}: leave it out to "
+                "take what it "
                 f"has, or change it for all with topic.alter({name}={value!r})"
             )
 

@@ -56,7 +56,7 @@ class Topic(Generic[K, V]):
 
     def alter(self, *, config: ConfigMapping | None = None, **settings: Unpack[TopicSettings]) -> None:
         """Change settings of the topic, for everybody; raises `ConfigError`, `UnknownTopicError`."""
-        self._store.use()
+        self._store.use_to_write()
         self._engine.alter_topic(self.name, _given(settings, config))
 
     # Appending
@@ -78,7 +78,7 @@ class Topic(Generic[K, V]):
         Raises `SerializationError`, `RecordTooLargeError`, `UnknownPartitionError`, `OffsetConflictError`,
         `UnknownTopicError`, and what `Engine.commit` does.
         """
-        self._store.use()
+        self._store.use_to_write()
         encoder = self._encoder
         partition, batch = encoder.one(value, key, partition, headers, timestamp_ms, expected_end_offset)
         state = self._state
@@ -97,9 +97,9 @@ class Topic(Generic[K, V]):
     ) -> dict[int, range]:
         """Append records in one atomic commit; returns the offsets that each partition's records got, in order.
 
-        `keys`, `timestamps_ms` and `headers` are as long as `values`. Raises as `append` does; nothing is appended then.
+        `keys`, `timestamps_ms` and `headers` are as long as `values`. Raises as `append`, appending nothing.
         """
-        self._store.use()
+        self._store.use_to_write()
         batches = self._encoder.many(values, keys, partition, headers, timestamps_ms, expected_end_offset)
         if not batches:
             return {}

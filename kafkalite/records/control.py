@@ -10,8 +10,8 @@ It takes an offset and is never handed to a user. A later version may only add f
 behind the known ones is passed over; a type not known here is given as its number, for the reader to skip.
 """
 
+import struct
 from struct import Struct
-from struct import error as StructError
 from typing import Final, NamedTuple
 
 from kafkalite.errors import CorruptRecordError
@@ -59,7 +59,7 @@ def decode(envelope: Envelope, payload: bytes | memoryview) -> Marker:
     try:
         version, kind = KEY.unpack_from(key)
         value_version, epoch = VALUE.unpack_from(value) if kind in (ABORT, COMMIT) else (VERSION, -1)
-    except StructError as error:
+    except struct.error as error:
         raise _unreadable(envelope, key, value) from error
     if version < VERSION or value_version < VERSION:
         raise _unreadable(envelope, key, value)

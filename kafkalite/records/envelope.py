@@ -145,7 +145,8 @@ def seal(
     digest = batch_digest(fields, payload)
     checksum = digest & MASK32 if magic == MAGIC_NATIVE else crc32c(fields, payload)
     return _new(SealedBatch, (
-        magic, checksum, fields, payload, digest, count, delta, max_timestamp, producer_id, producer_epoch, base_sequence,
+        magic, checksum, fields, payload, digest, count, delta, max_timestamp,
+        producer_id, producer_epoch, base_sequence,
     ))  # fmt: skip
 
 

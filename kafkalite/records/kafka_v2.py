@@ -149,7 +149,7 @@ def decode(envelope: Envelope, payload: bytes | memoryview) -> Columns:
 _Records = tuple[list[int], list[int], list[bytes | None], list[bytes | None], list[HeaderTuple]]
 
 
-def _records(data: bytes, count: int) -> _Records:
+def _records(data: bytes, count: int) -> _Records:  # noqa: PLR0915  (one loop, varints read in place: calls cost more)
     """Timestamp deltas, offset deltas, keys, values and headers.
 
     Varints of one and two bytes are read in place: a call for each field takes twice as long. A slice that

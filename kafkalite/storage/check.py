@@ -48,7 +48,10 @@ class Report:
         return not self.problems
 
     def __str__(self) -> str:
-        looked_at = f"{self.segments} segments, {self.frames} batches, {self.records} records, {self.bytes} bytes, {self.rows} index rows"
+        looked_at = (
+            f"{self.segments} segments, {self.frames} batches, {self.records} records, {self.bytes} bytes, "
+            f"{self.rows} index rows"
+        )
         return (
             f"ok: {looked_at}"
             if self.ok

@@ -361,7 +361,8 @@ def known_batch(state: ProducerState | None, batch: SealedBatch) -> int | None:
     expected = next_sequence(state.batches[-1][1], 1)
     if batch.base_sequence != expected:
         raise SequenceError(
-            f"producer {batch.producer_id} sent sequence {batch.base_sequence}, {expected} is next: open another producer"
+            f"producer {batch.producer_id} sent sequence {batch.base_sequence}, {expected} is next: open "
+            "another producer"
         )
     return None
 
@@ -382,7 +383,8 @@ def next_state(state: ProducerState | None, batch: SealedBatch, offset: int) -> 
 def conflict(topic: TopicState | None, log_id: int, expected: int, actual: int) -> OffsetConflictError:
     name = f"topic {topic.name!r}, partition {topic.log_ids.index(log_id)}," if topic else f"log {log_id}"
     return OffsetConflictError(
-        f"{name} ends at offset {actual}, not at {expected} as expected: read what is new from {expected}, then try again",
+        f"{name} ends at offset {actual}, not at {expected} as expected: read what is new from {expected}, "
+        "then try again",
         expected,
         actual,
     )
@@ -391,7 +393,8 @@ def conflict(topic: TopicState | None, log_id: int, expected: int, actual: int) 
 def flush_failed(positions: Positions) -> StoreFailedError:
     if positions.flush_failed == FAILED_FOR_GOOD:
         return StoreFailedError(
-            "the store failed: after a failed flush its unflushed frames no longer verify; close it everywhere and open "
+            "the store failed: after a failed flush its unflushed frames no longer verify; close it "
+            "everywhere and open "
             "it again, which rebuilds it up to what was acknowledged"
         )
     return StoreFailedError(

@@ -76,8 +76,9 @@ class Engine:
         if not opened.is_read_only:
             self.committer = Committer(self.index, self.journal, self.locks)
             self.flusher = Flusher(
-                self.index, self.journal, self.locks, lambda: opening.mark_failed(self.place, self._opened.fd)
-            )
+                self.index, self.journal, self.locks, opened.page,
+                lambda: opening.mark_failed(self.place, self._opened.fd),
+            )  # fmt: skip
 
     # Committing
 
@@ -86,7 +87,9 @@ class Engine:
         return self.commit(Operation(appends), timeout)
 
     def decide(self, decide: Decide, timeout: float | None = DEFAULT_TIMEOUT) -> Operation:
-        """Commit what `decide` makes of the index as it is under WRITE; it may raise instead, and nothing is written."""
+        """Commit what `decide` makes of the index as it is under WRITE; it may raise instead, and nothing
+        is written.
+        """
         return self.commit(Operation(decide=decide), timeout)
 
     def commit(self, operation: Operation, timeout: float | None = DEFAULT_TIMEOUT) -> Operation:

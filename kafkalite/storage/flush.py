@@ -26,6 +26,7 @@ from kafkalite.storage.commit import FAILED_FOR_GOOD, flush_failed
 from kafkalite.storage.index import Index, Positions
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
+from kafkalite.storage.page import SharedPage
 
 LONGEST_PAUSE: Final = 0.010
 SHORTEST_PAUSE: Final = 50e-6
@@ -36,10 +37,13 @@ NOT_FAILED, FAILED = 0, 1
 class Flusher:
     """Flushes for one store in one process; `mark_failed` records in the superblock that it is beyond mending."""
 
-    def __init__(self, environment: Index, journal: Journal, locks: Locks, mark_failed: Callable[[], None]) -> None:
+    def __init__(
+        self, environment: Index, journal: Journal, locks: Locks, page: SharedPage, mark_failed: Callable[[], None]
+    ) -> None:
         self._index = environment
         self._journal = journal
         self._locks = locks
+        self._page = page
         self._mark_failed = mark_failed
         self._last = 200e-6
 
@@ -56,7 +60,8 @@ class Flusher:
                     break
                 if deadline.passed():
                     raise OutcomeUnknownError(
-                        "the commit was appended and not yet flushed when the time allowed ran out: it may be lost in a "
+                        "the commit was appended and not yet flushed when the time allowed ran out: it may "
+                        "be lost in a "
                         "power cut until a later flush"
                     )
                 clock.sleep(min(max(self._last / 2, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left()))
@@ -74,7 +79,7 @@ class Flusher:
 
     def _advance(self, end: int, deadline: Deadline) -> bool:
         """Whether `end` is durable; leads a flush when it is not and nobody else does."""
-        if self._is_published(end):
+        if self._page.published() >= end and self._is_published(end):
             return True
         flush = self._locks.flush
         with flush.threads:
@@ -115,6 +120,7 @@ class Flusher:
         disk.step("flushed")
         tail = noted.tail
         self._change(deadline, lambda now: _published(now, tail))
+        self._page.set_published(tail)
         self._last = 0.8 * self._last + 0.2 * (clock.monotonic() - started)
 
     def _change(self, deadline: Deadline, change: Callable[[Positions], Positions]) -> Positions:

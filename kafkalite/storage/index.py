@@ -8,8 +8,8 @@ pages (1 µs of 3). LMDB commits are not flushed: after a power cut the index is
     1 batches      log id (4), last offset (8)   position (8), batch length (4), running maximum timestamp (8):
                                                  the offset index, one row a batch
     2 logs         log id (4)                    log start offset (8), log end offset if no batch is left (8)
-    3 producers    log id (4), producer id (8)   epoch (2), then base sequence, last sequence (4 each) and base offset (8)
-                                                 of the last five batches, oldest first
+    3 producers    log id (4), producer id (8)   epoch (2), then base and last sequence (4 each) and base offset
+                                                 (8) of the last five batches, oldest first
     4 topics       name                          msgpack map: the topic's state, as its record in log 0 says
     5 segments     number (8)                    size (8), era (4)
     6 catalogue    name of a fact                msgpack: `store` (settings), `next_log` (first log id not given out)

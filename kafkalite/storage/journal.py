@@ -37,7 +37,9 @@ class Journal:
     # Writing
 
     def write(self, position: int, buffers: Sequence[bytes], size: int) -> None:
-        """Write buffers of `size` bytes in all from `position` on, within one segment; raises OSError as the disk does."""
+        """Write buffers of `size` bytes in all from `position` on, within one segment; raises OSError as
+        the disk does.
+        """
         fd, start = self._writers.get(position >> NUMBER_SHIFT) or self._writer(position >> NUMBER_SHIFT)
         disk.write(fd, buffers, start + (position & BYTE_MASK), size)
 

@@ -33,9 +33,9 @@ FIRST_BYTE: Final = 1 << 61
 OPEN, RECOVER, CLEANER, FLUSH, SPARE, WRITE, SERVER = range(7)
 NAMES: Final = ("open", "recover", "cleaner", "flush", "spare", "write", "server")
 FIRST_SLOT: Final = 1024
-YIELDS: Final = 8
+YIELDS: Final = 4
 SHORTEST_SLEEP: Final = 20e-6
-LONGEST_SLEEP: Final = 2e-3
+LONGEST_SLEEP: Final = 2e-4
 
 
 class RangeLock:
@@ -98,7 +98,8 @@ class RangeLock:
         pid = self._page.holder(self._number) if self._page is not None else 0
         whose = f"process {pid} ({disk.process_state(pid)})" if pid else "another process"
         return (
-            f"the store's {self.name} lock is held by {whose}: continue or end that process (kill -CONT {pid or 'PID'}), "
+            f"the store's {self.name} lock is held by {whose}: continue or end that process (kill -CONT "
+            f"{pid or 'PID'}), "
             "or allow more time"
         )
 

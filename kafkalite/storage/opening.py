@@ -80,7 +80,8 @@ def _check_location(place: Place) -> None:
     kind = disk.file_system_type(existing)
     if kind in disk.NETWORK_FILE_SYSTEMS:
         raise StoreLocationError(
-            f"{place.path} is on a network file system ({kind}), whose locks and maps cannot be relied on: use a local disk"
+            f"{place.path} is on a network file system ({kind}), whose locks and maps cannot be relied on: "
+            "use a local disk"
         )
 
 
@@ -89,7 +90,8 @@ def _open_file(place: Place, *, create: bool, read_only: bool) -> int:
         others = sorted(entry.name for entry in place.path.iterdir())
         if others and SUPERBLOCK_NAME not in others:  # there by now: another process begins the store
             raise NotAStoreError(
-                f"{place.path} is a directory with {others[0]!r} in it and no store of kafkalite: choose an absent or empty path"
+                f"{place.path} is a directory with {others[0]!r} in it and no store of kafkalite: choose an "
+                "absent or empty path"
             )
     if not place.file.exists():
         if not create:
@@ -330,7 +332,8 @@ def _open_unwritable(place: Place, fd: int) -> Opened:
     found = superblock.read(fd, str(place.path))
     if found is None or found.state is not State.SEALED or not _is_trusted(place, fd, found):
         raise StorePermissionError(
-            f"{place.file} may only be read, and the store was not closed cleanly or was copied: opening it needs to write. "
+            f"{place.file} may only be read, and the store was not closed cleanly or was copied: opening it "
+            "needs to write. "
             "Grant the permission, or copy it to where you may write"
         )
     return Opened(

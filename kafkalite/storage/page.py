@@ -4,6 +4,7 @@ Little-endian, written without locks, each field by one store of at most eight b
 
       at  size  field
       64    28  the pid that last took each lock (4 each, by the lock's number)
+     128     8  published: a hint that somebody raised it so far, so that who waits need not ask the index each time
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
 
 Made by the opener that is alone, who also empties `run/`.
@@ -20,9 +21,11 @@ from kafkalite import disk
 SIZE: Final = 4096
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
+_PUBLISHED: Final = 128
 _ARMED: Final = 1024
 _ARMED_MASK: Final = 0xFF
 _PID: Final = Struct("<I")
+_POSITION: Final = Struct("<Q")
 
 
 class SharedPage:
@@ -48,6 +51,14 @@ class SharedPage:
         """Pid of the process that took the lock last; 0 if none has."""
         pid: int = _PID.unpack_from(self._map, _HOLDERS + 4 * lock)[0]
         return pid
+
+    def set_published(self, position: int) -> None:
+        _POSITION.pack_into(self._map, _PUBLISHED, position)
+
+    def published(self) -> int:
+        """What `published` was raised to last, as far as this page knows: the index decides."""
+        position: int = _POSITION.unpack_from(self._map, _PUBLISHED)[0]
+        return position
 
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""

@@ -51,7 +51,8 @@ def resolve(target: str | os.PathLike[str]) -> Place:
     """
     text = os.fspath(target)
     path = Path(os.path.realpath(text))
-    if path.is_dir() or (not path.exists() and (text.endswith(os.sep) or not path.suffix)):
+    # Asked in this order, so that another process which creates the store meanwhile does not change the answer.
+    if path.is_dir() if path.exists() else text.endswith(os.sep) or not path.suffix:
         return Place(path, path / SUPERBLOCK_NAME, path / "index", path / "run", is_directory=True)
     return Place(
         path, path, path.with_name(path.name + "-index"), path.with_name(path.name + "-run"), is_directory=False

@@ -76,8 +76,10 @@ class LogReader:
             found = self._read(again)
             if found is None:
                 raise CorruptRecordError(
-                    f"topic {self._topic.name!r}, partition {self.partition}, offsets {self.offset} to {again.last_offset}: "
-                    f"segment {again.position >> 32}, byte {again.position & 0xFFFFFFFF} does not hold the batch that was "
+                    f"topic {self._topic.name!r}, partition {self.partition}, offsets {self.offset} to "
+                    f"{again.last_offset}: "
+                    f"segment {again.position >> 32}, byte {again.position & 0xFFFFFFFF} does not hold the "
+                    "batch that was "
                     "acknowledged. `kafkalite check` locates damage, `kafkalite repair` salvages around it"
                 )
         self.offset = found.envelope.last_offset + 1

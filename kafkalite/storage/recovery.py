@@ -81,7 +81,13 @@ class Scan:
                 self._search(self._path[number:])
                 if self._must_end is not None:
                     raise CorruptRecordError(
-                        f"the journal was closed at {self._must_end.position:#x}, and can be followed only to {self.end.position:#x}"
+                        f"the journal was closed at {self._must_end.position:#x}, and can be followed only "
+                        f"to {self.end.position:#x}"
+                    )
+                if following is not None and following.era > header.era:  # written when all before it was durable
+                    raise CorruptRecordError(
+                        f"the journal was recovered up to {bound.position:#x}, and can be followed only to "
+                        f"{self.end.position:#x}"
                     )
                 return
         if self._must_end is None:
@@ -103,12 +109,12 @@ class Scan:
         """Raise if any frame in what follows says that the journal was durable beyond where it can be followed."""
         end = self.end.position
         later = [self._journal.search(max(end, header.start)) for header in headers]
-        for extent in self._unreachable:
-            later.append(self._journal.search_headless(extent))
+        later += [self._journal.search_headless(extent) for extent in self._unreachable]
         for found in chain.from_iterable(later):
             if found.durable > end:
                 raise CorruptRecordError(
-                    f"segment {segment.number_of(end)} is damaged at byte {segment.byte_of(end)}, or the one after it is: "
+                    f"segment {segment.number_of(end)} is damaged at byte {segment.byte_of(end)}, or the "
+                    "one after it is: "
                     f"the frame at {found.position:#x} witnesses that data beyond it was acknowledged. "
                     "`kafkalite repair` salvages around the damage and keeps the original"
                 )
@@ -206,7 +212,8 @@ class Derivation:
         end = self.ends.get(log_id, 0)
         if envelope.base_offset != end:
             raise CorruptRecordError(
-                f"log {log_id} goes on at offset {envelope.base_offset} where {end} is next (frame at {found.position:#x})"
+                f"log {log_id} goes on at offset {envelope.base_offset} where {end} is next (frame at "
+                f"{found.position:#x})"
             )
         self.ends[log_id] = envelope.last_offset + 1
         self._latest[log_id] = latest
