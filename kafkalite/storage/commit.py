@@ -45,7 +45,6 @@ FAILED_FOR_GOOD: Final = 2
 _pack_positions = index.POSITIONS_ROW.pack
 _pack_batch_key = index.BATCH_KEY.pack
 _pack_batch_row = index.BATCH_ROW.pack
-_new_positions: Callable[[type[Positions], tuple[int, ...]], Positions] = tuple.__new__
 
 
 class Append(NamedTuple):
@@ -83,15 +82,19 @@ class NeedsSegment(Exception):  # noqa: N818  (a signal between append and prepa
 
 
 class _Group:
-    """What one LMDB transaction will append: frames from `start` to `position`, and rows."""
+    """What one LMDB transaction will append: frames from `start` to `position`, and rows; on top of the positions."""
 
-    __slots__ = ("before", "buffers", "catalogue", "chain", "position", "rows", "segment_size", "spare_size", "start")
+    __slots__ = (
+        "buffers", "catalogue", "chain", "durable", "era", "failed", "flushing", "position", "published", "rows",
+        "segment_size", "spare_size", "start", "tail",
+    )  # fmt: skip
 
-    def __init__(self, before: Positions) -> None:
-        self.before = before
-        self.start = self.position = before[0]
-        self.chain = before[1]
-        self.catalogue, self.segment_size, self.spare_size = before[7:]
+    def __init__(self, before: tuple[int, ...]) -> None:
+        (
+            self.tail, self.chain, self.durable, self.published, self.flushing, self.failed, self.era, self.catalogue,
+            self.segment_size, self.spare_size,
+        ) = before  # fmt: skip
+        self.start = self.position = self.tail
         self.buffers: list[bytes] = []
         self.rows: list[tuple[bytes, bytes | None]] = []
 
@@ -110,7 +113,7 @@ class Committer:
         self._write = locks.write
         self._queue: deque[Operation] = deque()
         self._row = b""
-        self._positions: Positions | None = None
+        self._positions: tuple[int, ...] = ()
         self._ends: dict[int, tuple[int, int]] = {}
         self._producers: dict[tuple[int, int], ProducerState] = {}
         self._settings_epoch = -1
@@ -181,20 +184,19 @@ class Committer:
 
     def _is_appended(self, group: _Group) -> bool:
         """After an interrupt, still under WRITE: whether the group's transaction was committed all the same."""
-        return group.position != group.before.tail and self._index.positions().tail == group.position
+        return group.position != group.tail and self._index.positions().tail == group.position
 
     def _forget(self) -> None:
         self._row = b""
         self._ends.clear()
         self._producers.clear()
 
-    def _look(self, transaction: lmdb.Transaction) -> Positions:
+    def _look(self, transaction: lmdb.Transaction) -> tuple[int, ...]:
         """Where the journal stands; takes notice of what other processes did since we last looked."""
-        row = transaction.get(index.POSITIONS)
-        if row == self._row and self._positions is not None and len(self._ends) < CACHED_LOGS:
+        if transaction.get(index.POSITIONS) == self._row and len(self._ends) < CACHED_LOGS:
             return self._positions
-        before, positions = self._positions, index.read_positions(transaction)
-        if before is None or before.tail != positions.tail or len(self._ends) >= CACHED_LOGS:
+        positions = index.read_positions(transaction)
+        if self._positions[:1] != positions[:1] or len(self._ends) >= CACHED_LOGS:
             self._forget()
         if positions.flush_failed:
             raise flush_failed(positions)
@@ -238,11 +240,10 @@ class Committer:
             )
         if group.spare_size < segment.HEADER_SIZE + needed:
             raise NeedsSegment(needed)
-        before = group.before
         with disk.translated("cannot begin a segment of the journal"):
-            end, chain = frame.encode_end(before.durable, before.chain, before.tail)
-            self._journal.write(before.tail, [end], len(end))
-            header = self._journal.next_header(group.spare_size, before.era, before.tail + frame.HEADER_SIZE, chain)
+            end, chain = frame.encode_end(group.durable, group.chain, group.tail)
+            self._journal.write(group.tail, [end], len(end))
+            header = self._journal.next_header(group.spare_size, group.era, group.tail + frame.HEADER_SIZE, chain)
             self._journal.begin_segment(header)
         group.start = group.position = header.start
         group.chain = header.checksum
@@ -290,8 +291,7 @@ class Committer:
     def _encode(self, group: _Group, placed: Sequence[tuple[int, SealedBatch, int, int]]) -> None:
         """The frames of an operation, and the row of each batch."""
         position, chain = group.position, group.chain
-        _, _, durable, _, _, _, era, *_ = group.before
-        flags = 0
+        durable, era, flags = group.durable, group.era, 0
         for number, (log_id, batch, offset, latest) in enumerate(placed, 1):
             payload = batch.payload
             length = BATCH_HEADER_SIZE + len(payload)
@@ -310,7 +310,6 @@ class Committer:
     def _put(self, transaction: lmdb.Transaction, group: _Group) -> None:
         """Write the group's frames, then its rows and the new tail."""
         end = group.position
-        _, _, durable, published, flushing, flush_failed, era, *_ = group.before
         try:
             self._journal.write(group.start, group.buffers, end - group.start)
         except OSError as error:
@@ -320,11 +319,10 @@ class Committer:
                 transaction.delete(key)
             else:
                 transaction.put(key, value)
-        positions = _new_positions(Positions, (
-            end, group.chain, durable, end if self.publishes_at_once else published, flushing, flush_failed, era,
-            group.catalogue, group.segment_size, group.spare_size,
-        ))  # fmt: skip
-        self._positions = positions
+        self._positions = positions = (
+            end, group.chain, group.durable, end if self.publishes_at_once else group.published, group.flushing,
+            group.failed, group.era, group.catalogue, group.segment_size, group.spare_size,
+        )  # fmt: skip
         self._row = row = _pack_positions(*positions)
         transaction.put(index.POSITIONS, row)
         if disk.on_step is not None:

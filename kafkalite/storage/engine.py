@@ -31,6 +31,7 @@ from kafkalite.storage.commit import Append, Committer, Decide, NeedsSegment, Op
 from kafkalite.storage.flush import Flusher
 from kafkalite.storage.frame import HEADER_SIZE as FRAME_HEADER_SIZE
 from kafkalite.storage.index import Positions
+from kafkalite.storage.page import ARMED_MASK
 from kafkalite.storage.place import Place, resolve
 from kafkalite.storage.wakeup import Wakeup
 
@@ -71,7 +72,7 @@ class Engine:
         self._flush_is_due = False
         self._prepare_is_due = False
         self._needs_reopening = False
-        self._page = opened.page
+        self._armed = opened.page.armed
         self._is_ready = not opened.is_read_only
         if not opened.is_read_only:
             self.committer = Committer(self.index, self.journal, self.locks)
@@ -113,9 +114,9 @@ class Engine:
             self._prepare_later()
         if operation.error is not None:
             raise operation.error
-        is_armed = self._page.is_armed
+        armed = self._armed
         for append in operation.appends:
-            if is_armed(append[0]):
+            if armed[append[0] & ARMED_MASK]:
                 self.wakeup.poke([each.log_id for each in operation.appends])
                 break
         return operation

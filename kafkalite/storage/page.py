@@ -23,7 +23,7 @@ FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
 _PUBLISHED: Final = 128
 _ARMED: Final = 1024
-_ARMED_MASK: Final = 0xFF
+ARMED_MASK: Final = 0xFF
 _PID: Final = Struct("<I")
 _POSITION: Final = Struct("<Q")
 
@@ -41,6 +41,8 @@ class SharedPage:
                 self._map = disk.map_shared(fd, SIZE)
             finally:
                 disk.close(fd)
+        self.armed = memoryview(self._map)[_ARMED : _ARMED + ARMED_MASK + 1]
+        """By log id modulo 256: 1 while somebody sleeps, perhaps on that log."""
 
     def holder_setter(self, lock: int) -> Callable[[], None]:
         """A call that notes this process as the one that took the lock last: made once, called often."""
@@ -62,12 +64,10 @@ class SharedPage:
 
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""
-        self._map[_ARMED + (log_id & _ARMED_MASK)] = 1
+        self.armed[log_id & ARMED_MASK] = 1
 
-    def is_armed(self, log_id: int) -> bool:
-        """Whether somebody sleeps, perhaps on this log."""
-        return bool(self._map[_ARMED + (log_id & _ARMED_MASK)])
-
-    def disarm(self, log_id: int) -> None:
-        """They are to be woken now, and arm again if they sleep again."""
-        self._map[_ARMED + (log_id & _ARMED_MASK)] = 0
+    def disarm(self, log_id: int) -> bool:
+        """Whether somebody sleeps, perhaps on this log: they are to be woken now, and arm again if they sleep again."""
+        was_armed = bool(self.armed[log_id & ARMED_MASK])
+        self.armed[log_id & ARMED_MASK] = 0
+        return was_armed

@@ -35,10 +35,8 @@ class Wakeup:
 
     def poke(self, log_ids: Iterable[int]) -> None:
         """Wake whoever waits for one of these logs; called after they were published."""
-        armed = [log_id for log_id in log_ids if self.page.is_armed(log_id)]
-        for log_id in armed:
-            self.page.disarm(log_id)
-        if armed:
+        sleepers = [log_id for log_id in log_ids if self.page.disarm(log_id)]
+        if sleepers:
             self._poke_all()
 
     def _poke_all(self) -> None:
