@@ -99,7 +99,7 @@ class CorruptRecordError(KafkaliteError):
     """Bytes of the journal fail their checksum where good ones were acknowledged."""
 
     code = 2
-    fix = "`kafkalite check` locates the damage, `kafkalite repair` salvages around it and keeps the original."
+    fix = "`store.check()` locates the damage; what lies around it can be read; restore the rest from a backup."
 
 
 class TopicSettingsError(ConfigError):

@@ -80,7 +80,7 @@ class LogReader:
                     f"{again.last_offset}: "
                     f"segment {again.position >> 32}, byte {again.position & 0xFFFFFFFF} does not hold the "
                     "batch that was "
-                    "acknowledged. `kafkalite check` locates damage, `kafkalite repair` salvages around it"
+                    "acknowledged. store.check() locates the damage; read on from the next offset"
                 )
         self.offset = found.envelope.last_offset + 1
         return found

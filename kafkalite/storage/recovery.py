@@ -116,7 +116,7 @@ class Scan:
                     f"segment {segment.number_of(end)} is damaged at byte {segment.byte_of(end)}, or the "
                     "one after it is: "
                     f"the frame at {found.position:#x} witnesses that data beyond it was acknowledged. "
-                    "`kafkalite repair` salvages around the damage and keeps the original"
+                    "nothing was changed: restore a backup"
                 )
 
 

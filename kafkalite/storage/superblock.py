@@ -112,5 +112,5 @@ def read(fd: int, name: str) -> Superblock | None:
     if not any(slot.startswith(MAGIC) for slot in slots):
         raise NotAStoreError(f"{name} is not a store of kafkalite: choose an absent or empty path")
     raise CorruptRecordError(
-        f"both superblocks of {name} are damaged: `kafkalite repair` rebuilds them from the journal"
+        f"both superblocks of {name} are damaged: restore the file from a backup"
     )

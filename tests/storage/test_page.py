@@ -1,0 +1,65 @@
+"""The shared page: who holds a lock, and who sleeps on a log, between maps of the same file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kafkalite.storage import locks
+from kafkalite.storage.page import SIZE, SharedPage
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> tuple[SharedPage, SharedPage]:
+    return SharedPage(tmp_path), SharedPage(tmp_path)
+
+
+def test_one_page_is_seen_through_the_other(pages: tuple[SharedPage, SharedPage], tmp_path: Path) -> None:
+    one, other = pages
+    assert (tmp_path / "page").stat().st_size == SIZE
+    one.arm(16)
+    assert other.disarm(16)
+    assert not one.disarm(16)
+    one.set_published(2**64 - 1)
+    assert other.published() == 2**64 - 1
+
+
+def test_the_holder_of_each_lock_stands_in_its_own_place(pages: tuple[SharedPage, SharedPage]) -> None:
+    one, other = pages
+    for number in range(len(locks.NAMES)):
+        assert other.holder(number) == 0
+        one.holder_setter(number)()
+        assert other.holder(number) == os.getpid()
+    assert other.published() == 0
+    assert not any(other.disarm(log_id) for log_id in range(256))
+
+
+def test_a_sleeper_is_found_once_and_by_its_log_only(pages: tuple[SharedPage, SharedPage]) -> None:
+    page = pages[0]
+    for log_id in (0, 16, 255):
+        page.arm(log_id)
+    page.set_published(5)
+    assert not page.disarm(17)
+    assert page.disarm(16)
+    assert [log_id for log_id in range(256) if page.disarm(log_id)] == [0, 255]
+    assert (page.holder(len(locks.NAMES) - 1), page.published()) == (0, 5)
+
+
+@pytest.mark.parametrize("log_id", [0, 15, 255, 256, 2**32 - 1])
+def test_any_log_has_a_byte(pages: tuple[SharedPage, SharedPage], log_id: int) -> None:
+    pages[0].arm(log_id)
+    assert pages[1].disarm(log_id)
+
+
+def test_logs_that_share_a_byte_wake_too_many_and_never_too_few(pages: tuple[SharedPage, SharedPage]) -> None:
+    pages[0].arm(16)
+    assert pages[0].disarm(16 + 256)
+
+
+def test_without_a_directory_there_is_private_memory() -> None:
+    page = SharedPage(None)
+    page.arm(3)
+    assert not SharedPage(None).disarm(3)
+    assert page.disarm(3)
+    page.holder_setter(locks.WRITE)()
+    assert page.holder(locks.WRITE) == os.getpid()
