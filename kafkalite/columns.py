@@ -38,9 +38,17 @@ def header_tuple(headers: Headers) -> HeaderTuple:
             f"headers={headers!r} are not pairs: give (str, bytes | None) each, or a mapping"
         ) from error
     for name, value in result:
-        if type(name) is not str or not (value is None or type(value) is bytes):
+        if type(name) is not str or not (value is None or type(value) is bytes) or _has_lone_surrogate(name):
             raise SerializationError(f"the header ({name!r}, {value!r}) is not valid: give (str, bytes | None)")
     return result
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def header_size(headers: HeaderTuple) -> int:

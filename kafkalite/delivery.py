@@ -87,14 +87,12 @@ class Delivery(Generic[T]):
         self._pending.when_done(call)
 
 
-class Sender(Protocol):
-    """What a batch needs of its producer."""
-
-    def deliver(self, batch: "PendingBatch", deadline: Deadline) -> None: ...
-
-
 Row = tuple[bytes | None, bytes | None, int, HeaderTuple | None]
 """A record on its way: value, key, timestamp, headers."""
+
+
+Deliver = Callable[["PendingBatch", Deadline], None]
+"""A producer's: commit a batch now; return when it is done or the deadline passes."""
 
 
 class PendingBatch:
@@ -105,20 +103,21 @@ class PendingBatch:
     """
 
     __slots__ = (
-        "_calls", "_places", "_seen", "append", "columns", "count", "error", "expires", "generation",
-        "has_headers", "is_done", "is_sealed", "offset", "partition", "producer", "rows", "size", "topic",
+        "_calls", "_deliver", "_places", "_seen", "append", "columns", "count", "error", "expires",
+        "has_headers", "is_done", "is_sealed", "offset", "partition", "queue", "queued_size", "rows", "size",
+        "topic",
     )  # fmt: skip
 
-    def __init__(self, producer: Sender, generation: object, topic: TopicState, partition: int, expires: float) -> None:
-        self.producer = producer
-        self.generation = generation
+    def __init__(self, queue: object, deliver: "Deliver", topic: TopicState, partition: int, expires: float) -> None:
+        self.queue = queue
+        self._deliver = deliver
         self.topic = topic
         self.partition = partition
         self.expires = expires
         self.rows: list[Row] = []
         self.columns: RawColumns | None = None
         self.count = 0
-        self.size = 0
+        self.size = self.queued_size = 0
         self.has_headers = False
         self.append: Append | None = None
         self.is_sealed = False
@@ -155,7 +154,7 @@ class PendingBatch:
         return self._places[id(row)]
 
     def wait(self, deadline: Deadline) -> None:
-        self.producer.deliver(self, deadline)
+        self._deliver(self, deadline)
 
     def error_of(self, row: Row) -> BaseException | None:
         if self.error is not None:
@@ -241,6 +240,8 @@ class PendingGroup:
         """Offsets by partition, from the first record's to the last one's."""
         ranges: dict[int, range] = {}
         for batch in self._batches:
+            if batch.offset == NO_OFFSET:  # nobody waits for it (acks=0)
+                continue
             start = ranges[batch.partition].start if batch.partition in ranges else batch.offset
             ranges[batch.partition] = range(start, batch.offset + batch.count)
         return ranges

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from kafkalite.errors import StoreFullError, StorePermissionError, UnsupportedError
+from kafkalite.errors import NotAStoreError, StoreFullError, StorePermissionError, UnsupportedError
 
 if sys.platform == "win32":  # pragma: no cover
     raise UnsupportedError(
@@ -217,9 +217,17 @@ def path_identity(path: Path) -> tuple[int, int] | None:
     """(device, inode) of what a path names now, or None."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
+
+
+def path_size(path: Path) -> int:
+    """The size of what a path names; 0 when there is nothing."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def link_count(fd: int) -> int:
@@ -244,7 +252,10 @@ def unlink(path: Path) -> None:
 def make_directory(path: Path, mode: int = 0o755) -> None:
     step(f"mkdir {path.name}")
     with translated(f"cannot create the directory {path}"):
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=mode, parents=True, exist_ok=True)
+        except (NotADirectoryError, FileExistsError) as error:
+            raise NotAStoreError(f"{error.filename} is a file and no directory: choose another path") from error
 
 
 def open_directory(path: Path) -> int:

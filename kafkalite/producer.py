@@ -6,21 +6,18 @@ takes all that are there as one commit. One thread commits at a time, which keep
 
     open, by (topic, partition)  --seal-->  queue  --commit-->  done
 
-A full batch is committed by the sender itself, which is the back-pressure; a lingering one by the keeper. A retriable
-failure leaves the batches in the queue until `delivery_timeout_ms`. With idempotence each batch bears producer id and
-sequence, so one that was committed although its answer was lost is recognised when it is committed again (KIP-98).
+A full batch is committed by the sender itself, which is the back-pressure; a lingering one by the keeper.
 """
 
-import contextlib
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Self, TypeVar, overload
 
-from kafkalite import clock, disk
+from kafkalite import clock
 from kafkalite.clock import Deadline
 from kafkalite.columns import TopicEncoder, check_timestamp, header_size, header_tuple, too_large
+from kafkalite.commit_queue import RETRY_SECONDS, CommitQueue
 from kafkalite.delivery import Delivery, PendingBatch, PendingGroup, Row
 from kafkalite.errors import (
     ClosedError,
@@ -29,15 +26,13 @@ from kafkalite.errors import (
     ForkedError,
     KafkaliteError,
     KafkaTimeoutError,
-    OutcomeUnknownError,
+    UnknownTopicError,
 )
 from kafkalite.model import Headers, Raw, RecordMetadata
-from kafkalite.records import compression
 from kafkalite.records.envelope import MAX_BATCH_RECORDS
 from kafkalite.records.native import HeaderTuple
 from kafkalite.storage import keeper
 from kafkalite.storage.catalogue import TopicState
-from kafkalite.storage.commit import SEQUENCE_LIMIT, Append, Operation
 from kafkalite.storage.engine import Engine
 from kafkalite.topic import Topic
 
@@ -45,8 +40,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 STREAM_RECORDS: Final = 10_000
-COMMIT_BYTES: Final = 16 * 1024 * 1024
-RETRY_SECONDS: Final = 0.1
 RECORD_OVERHEAD: Final = 8
 MAX_LANES: Final = 10_000
 SHOWN_FAILURES: Final = 3
@@ -104,45 +97,19 @@ class Producer:
         self._linger: float = settings["linger_ms"] / 1000
         self._batch_size: int = settings["batch_size"]
         self._delivery_timeout: float = settings["delivery_timeout_ms"] / 1000
-        self._codec = compression.CODECS[settings["compression_type"]]
         self._awaits = str(settings["acks"]) != "0"
         self._full_at = max(1, min(self._batch_size, MAX_BATCH_RECORDS * RECORD_OVERHEAD))
         self._handles: dict[str, Topic[bytes, Raw]] = {}
         self._closed = False
         self._begin()
-        engine.forkable.add(self)
+        engine.after_fork(self._begin)
 
     def _begin(self) -> None:
         """Start empty, with a new identity: at first, and in a forked child."""
-        self._generation = object()
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(threading.Lock())
-        self._committing: object | None = None
         self._lanes: dict[object, _Lane] = {}
         self._buffers: dict[TopicState, _Buffer] = {}
-        self._queue: deque[PendingBatch] = deque()
-        self._queued_bytes = 0
-        self._failed: list[PendingBatch] = []
+        self._queue = CommitQueue(self._engine, self.settings, lambda topic: self._buffers[topic].encoder)
         self._is_due = False
-        self._new_identity()
-
-    def after_fork_in_child(self) -> None:
-        """What the parent sent is the parent's to commit."""
-        self._begin()
-
-    def _new_identity(self) -> None:
-        self._producer_id = int.from_bytes(disk.random_bytes(8)) >> 1 if self.settings["enable_idempotence"] else -1
-        self._sequences: dict[int, tuple[int, int]] = {}
-
-    def _bump_epoch(self, failed: PendingBatch) -> None:
-        """A log's sequence has a gap now: what follows begins another, under the next epoch (KIP-360)."""
-        log_id = failed.topic.log_ids[failed.partition]
-        epoch, _ = self._sequences.get(log_id, (0, 0))
-        self._sequences[log_id] = (epoch + 1, 0)
-        with self._lock:
-            for batch in self._queue:
-                if batch.append is not None and batch.append.log_id == log_id:
-                    batch.append = None
 
     def __repr__(self) -> str:
         return f"<Producer of {str(self._engine.place.path)!r}{', closed' if self._closed else ''}>"
@@ -154,10 +121,10 @@ class Producer:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             self.close()
-        except DeliveryError as failure:
+        except KafkaliteError as failure:
             if error is None:
                 raise
-            error.add_note(str(failure))
+            error.add_note(f"closing the producer failed as well: {failure}")
 
     def _use(self) -> None:
         if self._closed or not self._engine.is_open:
@@ -217,12 +184,20 @@ class Producer:
         pairs = header_tuple(headers) if headers else None
         if pairs or size > lane.most:
             self._check_size(lane, size, pairs)
+        if partition is not None:
+            lane.buffer.topic.log_id(partition)
         row = (value, key, now, pairs)
         while True:
             chosen = partition
             if chosen is None:
                 chosen = lane.buffer.sticky if key is None else lane.partitions[key]
-            batch = lane.open.get(chosen) or self._open(lane.buffer, chosen)
+            batch = lane.open.get(chosen)
+            if batch is None:
+                try:
+                    batch = self._open(lane.buffer, chosen)
+                except UnknownTopicError:
+                    lane = self._lane_anew(topic)
+                    continue
             if pairs:
                 batch.has_headers = True
             batch.rows.append(row)
@@ -242,13 +217,24 @@ class Producer:
             handle = self._handles.get(topic) or self._handles.setdefault(topic, self._topics(topic))
         if not isinstance(handle, Topic):
             raise ConfigError(f"topic={topic!r} is not valid: give a Topic or the name of one")
-        with self._lock:
+        with self._queue.lock:
             encoder = handle._encoder
             buffer = self._buffers.get(encoder.state) or self._buffers.setdefault(encoder.state, _Buffer(encoder))
             if len(self._lanes) >= MAX_LANES:  # a program that makes a handle for each record
                 self._lanes.clear()
             lane = self._lanes[topic] = _Lane(handle, buffer)
         return lane
+
+    def _lane_anew(self, topic: object) -> _Lane:
+        """A name may mean another topic by now; a handle's topic is gone for good."""
+        if not isinstance(topic, str):
+            raise UnknownTopicError(
+                f"topic {getattr(topic, 'name', topic)!r} was deleted: get it again with store.topic()"
+            )
+        with self._queue.lock:
+            self._lanes.pop(topic, None)
+            self._handles.pop(topic, None)
+        return self._lane(topic)
 
     def _check_size(self, lane: _Lane, size: int, pairs: HeaderTuple | None) -> None:
         state = lane.buffer.topic
@@ -258,15 +244,15 @@ class Producer:
             raise too_large(state, size)
 
     def _open(self, buffer: _Buffer, partition: int) -> PendingBatch:
-        """A new batch for a partition, unless another thread was faster."""
-        buffer.topic.log_id(partition)
+        """A new batch for a partition, unless another thread was faster; raises `UnknownTopicError`."""
+        self._engine.current(buffer.topic)
         self._wait_for_memory()
-        with self._lock:
+        with self._queue.lock:
             self._use()
             batch = buffer.open.get(partition)
             if batch is None:
                 expires = clock.monotonic() + self._delivery_timeout
-                batch = PendingBatch(self, self._generation, buffer.topic, partition, expires)
+                batch = PendingBatch(self._queue, self._deliver, buffer.topic, partition, expires)
                 batch.is_done = not self._awaits
                 buffer.open[partition] = batch
         self._linger_from_now()
@@ -274,12 +260,12 @@ class Producer:
 
     def _was_counted(self, batch: PendingBatch, row: Row) -> bool:
         """Whether a row that was appended while its batch was being sealed is in it."""
-        with self._lock:
+        with self._queue.lock:
             return batch.holds(row)
 
     def _seal(self, buffer: _Buffer, batch: PendingBatch) -> None:
         """No more records for this batch: into the queue with it."""
-        with self._lock:
+        with self._queue.lock:
             self._seal_locked(buffer, batch)
 
     def _seal_locked(self, buffer: _Buffer, batch: PendingBatch) -> None:
@@ -291,11 +277,10 @@ class Producer:
         if buffer.sticky == batch.partition:
             buffer.sticky = buffer.encoder.next_turn()
         if batch.count:
-            self._queue.append(batch)
-            self._queued_bytes += batch.size
+            self._queue.add([batch])
 
     def _seal_all(self) -> None:
-        with self._lock:
+        with self._queue.lock:
             for buffer in self._buffers.values():
                 for batch in list(buffer.open.values()):
                     self._seal_locked(buffer, batch)
@@ -347,6 +332,7 @@ class Producer:
         while True:
             taken = [None if stream is None else list(islice(stream, STREAM_RECORDS)) for stream in streams]
             if not taken[0]:
+                _refuse_longer(taken[1:])
                 break
             batches += self._send_columns(handle._encoder, buffer, taken, partition)
             self._make_room()
@@ -360,161 +346,60 @@ class Producer:
         columns = encoder.columns(values, keys, headers, stamps)
         expires = clock.monotonic() + self._delivery_timeout
         batches: list[PendingBatch] = []
-        with self._lock:
+        with self._queue.lock:
             self._use()
             for number, part in encoder.by_partition(columns, partition):
                 earlier = buffer.open.get(number)
                 if earlier is not None:
                     self._seal_locked(buffer, earlier)
                 for run in part.split(self._full_at):
-                    batch = PendingBatch(self, self._generation, buffer.topic, number, expires)
+                    batch = PendingBatch(self._queue, self._deliver, buffer.topic, number, expires)
                     batch.seal(run)
                     batch.size = run.size
                     batch.is_done = not self._awaits
                     batches.append(batch)
-            self._queue.extend(batches)
-            self._queued_bytes += columns.size
+            self._queue.add(batches)
         return batches
 
     # Committing
 
+    def _commit(self, deadline: Deadline) -> KafkaliteError | None:
+        """Commit what is sealed; what a retriable failure keeps back is tried again by the keeper."""
+        error = self._queue.commit_all(deadline)
+        if error is not None:
+            self._linger_from_now(RETRY_SECONDS)
+        return error
+
     def _make_room(self) -> None:
         """Commit what is sealed; wait while `buffer_memory` is full of it."""
-        self._commit_queue(Deadline(None))
+        self._commit(Deadline(None))
         self._wait_for_memory()
 
     def _wait_for_memory(self) -> None:
-        """Wait until less than `buffer_memory` is uncommitted."""
-        most = self.settings["buffer_memory"]
-        if self._queued_bytes + self._open_count() * self._full_at <= most:
-            return
-        if self._queued_bytes + self._open_bytes() <= most:
+        """Wait until less than `buffer_memory` is uncommitted; raises `KafkaTimeoutError` after `max_block_ms`."""
+        most: int = self.settings["buffer_memory"]
+        open_count = sum(len(buffer.open) for buffer in list(self._buffers.values()))
+        if self._queue.bytes + open_count * self._full_at <= most or self._queue.bytes + self._open_bytes() <= most:
             return
         deadline = Deadline(self.settings["max_block_ms"] / 1000)
         self._seal_all()
-        while self._queue:
-            error = self._commit_queue(deadline)
-            if self._queued_bytes <= most:
-                return
-            if error is not None and deadline.passed():
-                raise KafkaTimeoutError(
-                    f"{self._queued_bytes} bytes are waiting to be committed, more than buffer_memory={most}, and were "
-                    f"not within max_block_ms={self.settings['max_block_ms']}: {error}"
-                ) from error
-            if error is not None:
-                clock.sleep(min(RETRY_SECONDS, deadline.left()))
-
-    def _open_count(self) -> int:
-        return sum(len(buffer.open) for buffer in list(self._buffers.values()))
+        self._queue.commit_until(lambda: self._queue.bytes <= most, deadline)
+        if self._queue.bytes > most:
+            raise KafkaTimeoutError(
+                f"{self._queue.bytes} bytes are waiting to be committed, more than buffer_memory={most}, and were not "
+                f"within max_block_ms={self.settings['max_block_ms']}: look at the store, or allow more"
+            )
 
     def _open_bytes(self) -> int:
-        with self._lock:
+        with self._queue.lock:
             return sum(batch.size for buffer in self._buffers.values() for batch in buffer.open.values())
 
-    @contextlib.contextmanager
-    def _turn_to_commit(self, deadline: Deadline) -> Iterator[bool]:
-        """One thread at a time; gives False when the deadline passes first."""
-        mine = object()
-        try:
-            with self._turn:
-                while self._committing is not None and not deadline.passed():
-                    self._turn.wait(min(deadline.left(), 1.0))
-                if self._committing is None:
-                    self._committing = mine
-            yield self._committing is mine
-        finally:
-            with self._turn:
-                if self._committing is mine:
-                    self._committing = None
-                    self._turn.notify()
-
-    def _commit_queue(self, deadline: Deadline) -> KafkaliteError | None:
-        """Commit what is in the queue; returns the retriable error that keeps some of it there."""
-        with self._turn_to_commit(deadline) as is_mine:
-            while is_mine:
-                batches = self._next_batches()
-                if not batches:
-                    return None
-                error = self._commit(batches)
-                if error is not None:
-                    self._linger_from_now(RETRY_SECONDS)
-                    return error
-        return KafkaTimeoutError("another thread is committing this producer's batches, and has not come to an end")
-
-    def _next_batches(self) -> list[PendingBatch]:
-        """The first batches of the queue, as many as go into one commit."""
-        chosen: list[PendingBatch] = []
-        size = 0
-        with self._lock:
-            for batch in self._queue:
-                if chosen and size + batch.size > COMMIT_BYTES:
-                    break
-                chosen.append(batch)
-                size += batch.size
-        return chosen
-
-    def _commit(self, batches: Sequence[PendingBatch]) -> KafkaliteError | None:
-        """Commit batches as one; each by itself when that is refused. Returns the error when trying again may help."""
-        operation = Operation([batch.append or self._sealed(batch) for batch in batches])
-        try:
-            self._engine.commit(operation, self.settings["max_block_ms"] / 1000)
-        except KafkaliteError as error:
-            if error.retriable and clock.monotonic() < batches[0].expires:
-                return error
-            if len(batches) > 1:
-                return next(filter(None, (self._commit([batch]) for batch in batches)), None)
-            self._settle(batches, [-1], error)
-            self._bump_epoch(batches[0])
-            return None
-        except BaseException as interrupt:
-            if operation.is_done and operation.error is None:
-                unknown = interrupt.__cause__ if isinstance(interrupt.__cause__, OutcomeUnknownError) else None
-                self._settle(batches, operation.offsets, unknown)
-            raise
-        self._settle(batches, operation.offsets, None)
-        return None
-
-    def _sealed(self, batch: PendingBatch) -> Append:
-        """The batch as bytes, kept: when it is committed again it must be the same."""
-        topic = batch.topic
-        log_id = topic.log_ids[batch.partition]
-        epoch, sequence = self._sequences.get(log_id, (0, 0))
-        is_idempotent = self._producer_id >= 0
-        sealed = self._buffers[topic].encoder.seal(
-            *batch.sealed_columns().sealable(),
-            codec=self._codec,
-            producer_id=self._producer_id,
-            producer_epoch=epoch if is_idempotent else -1,
-            base_sequence=sequence if is_idempotent else -1,
-        )
-        self._sequences[log_id] = (epoch, (sequence + batch.count) % SEQUENCE_LIMIT)
-        batch.append = Append(log_id, sealed, topic)
-        return batch.append
-
-    def _settle(self, batches: Sequence[PendingBatch], offsets: Sequence[int], error: BaseException | None) -> None:
-        with self._lock:
-            for batch in batches:
-                self._queue.remove(batch)
-                self._queued_bytes -= batch.size
-            if error is not None:
-                self._failed += batches
-        for batch, offset in zip(batches, offsets, strict=True):
-            batch.settle(offset if self._awaits else -1, error)
-
-    def deliver(self, batch: PendingBatch, deadline: Deadline) -> None:
+    def _deliver(self, batch: PendingBatch, deadline: Deadline) -> None:
         """Commit a batch now, because somebody wants its outcome; returns when it is done or the deadline passes."""
-        if batch.generation is not self._generation:
+        if batch.queue is not self._queue:
             raise ForkedError("this delivery belongs to the parent process, which commits it: send again in the child")
         self._seal(self._buffers[batch.topic], batch)
-        self._commit_until(lambda: batch.is_done, deadline)
-
-    def _commit_until(self, is_done: Callable[[], bool], deadline: Deadline) -> None:
-        while not is_done():
-            error = self._commit_queue(deadline)
-            if is_done() or deadline.passed():
-                return
-            if error is not None:
-                clock.sleep(min(RETRY_SECONDS, deadline.left()))
+        self._queue.commit_until(lambda: batch.is_done, deadline)
 
     # Lingering
 
@@ -530,7 +415,7 @@ class Producer:
         if not self._engine.is_open:
             return
         self._seal_all()
-        self._commit_queue(Deadline(None))
+        self._commit(Deadline(None))
 
     # Ending
 
@@ -541,14 +426,17 @@ class Producer:
 
     def _flush(self, deadline: Deadline) -> None:
         self._seal_all()
-        with self._lock:
-            waiting = list(self._queue)
-        self._commit_until(lambda: not any(batch in self._queue for batch in waiting), deadline)
-        left = sum(batch.count for batch in waiting if not batch.is_done)
+        waiting = set(self._queue.waiting())
+        self._queue.commit_until(lambda: waiting.isdisjoint(self._queue.waiting()), deadline)
+        left = sum(batch.count for batch in waiting.intersection(self._queue.waiting()))
         if left:
             raise KafkaTimeoutError(
                 f"{left} records were not committed in the time allowed: allow more, or look at the store"
             )
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._engine.is_open:
+            warnings.warn(f"{self!r} was not closed: use `with`, or call close()", ResourceWarning, stacklevel=2)
 
     def close(self) -> None:
         """Commit what is left; idempotent. Raises `DeliveryError` for failures that nobody looked at."""
@@ -560,10 +448,16 @@ class Producer:
         try:
             self._flush(Deadline(self._delivery_timeout))
         finally:
-            with self._lock:
+            with self._queue.lock:
                 self._closed = True
                 self._lanes = {}
-        failures = tuple(failure for batch in self._failed for failure in batch.failures())
+        failures = tuple(failure for batch in self._queue.failed for failure in batch.failures())
         if failures:
             shown = "; ".join(dict.fromkeys(str(error) for _, error in failures[:SHOWN_FAILURES]))
             raise DeliveryError(f"{len(failures)} records were not committed: {shown}", failures)
+
+
+def _refuse_longer(columns: Sequence[list[Any] | None]) -> None:
+    """The values are at their end, and so must be what goes along with them."""
+    if any(columns):
+        raise ConfigError("keys=, headers= or timestamps_ms= has more entries than there are values: give one for each")

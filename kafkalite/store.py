@@ -103,6 +103,7 @@ class Store:
         text: str | None = None,
     ) -> None:
         self._closed = True
+        self._is_owned = True
         self._read_only = read_only
         self._private_pid = disk.process_id() if is_private else None
         self._made: weakref.WeakSet[Producer] = weakref.WeakSet()
@@ -121,7 +122,7 @@ class Store:
         return f"<Store {str(self.path)!r}{', closed' if self._closed else ''}>"
 
     def __enter__(self) -> Self:
-        self.use()
+        self._use()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -134,23 +135,24 @@ class Store:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(
-                f"{self!r} was not closed: use `with`, or call close()", ResourceWarning, source=self, stacklevel=2
-            )
+            if self._is_owned:
+                warnings.warn(
+                    f"{self!r} was not closed: use `with`, or call close()", ResourceWarning, source=self, stacklevel=2
+                )
             with contextlib.suppress(Exception):
                 self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (str(self.path), self._read_only)
 
-    def use(self) -> None:
+    def _use(self) -> None:
         """Raise `ClosedError` unless the store is open."""
         if self._closed:
             raise ClosedError(f"the store {self.path} is closed: open it again with kafkalite.connect()")
 
-    def use_to_write(self) -> None:
+    def _use_to_write(self) -> None:
         """Raise `ClosedError` unless the store is open, `StorePermissionError` when it was opened for reading."""
-        self.use()
+        self._use()
         if self._read_only:
             raise StorePermissionError(
                 f"the store {self.path} was opened with read_only=True: open it without to write"
@@ -218,7 +220,7 @@ class Store:
         Only what is given is compared with a topic that exists. `key` and `value` are types or serdes of this handle.
         Raises `InvalidTopicError`, `TopicSettingsError`, `UnknownTopicError`, `ConfigError`.
         """
-        self.use()
+        self._use()
         check_name(name)
         wanted = given_topic_settings(settings, config)
         key_serde, value_serde = resolve_key(key), resolve(value)
@@ -235,12 +237,12 @@ class Store:
 
     def topics(self) -> list[str]:
         """The names of all topics, sorted, without internal ones."""
-        self.use()
+        self._use()
         return self._engine.topic_names()
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic and all its records, for everybody; raises `UnknownTopicError`."""
-        self.use_to_write()
+        self._use_to_write()
         check_name(name)
         self._engine.delete_topic(name)
 
@@ -248,7 +250,7 @@ class Store:
         self, topics: Sequence[str | Topic[Any, Any]], *, start: Position = "earliest", until: Until = "end"
     ) -> Iterator[Record[Any, Any]]:
         """Records of several topics, without a group; as `Topic.read`. Names are read as bytes."""
-        self.use()
+        self._use()
         if isinstance(topics, str | bytes | Topic):
             raise ConfigError(f"topics={topics!r} is one topic, where a list of them belongs: give [{topics!r}]")
         handles = [one if isinstance(one, Topic) else self.topic(one, create=False) for one in topics]
@@ -263,7 +265,7 @@ class Store:
 
     def producer(self, *, config: ConfigMapping | None = None, **settings: Unpack[ProducerSettings]) -> Producer:
         """A producer with Kafka's settings; use it as a context manager. Raises `ConfigError`."""
-        self.use_to_write()
+        self._use_to_write()
         producer = Producer(self._engine, self._known_topic, resolve_producer(settings, config))
         self._made.add(producer)
         return producer
@@ -281,7 +283,7 @@ class Store:
         **settings: Unpack[StoreSettings],
     ) -> None:
         """Change settings of the store, for everybody who has it open. To "commit": flushed before it takes effect."""
-        self.use_to_write()
+        self._use_to_write()
         found = given_store_settings(durability, settings, config)
         if not found:
             raise ConfigError('alter() was given no setting: name at least one, such as durability="commit"')
@@ -290,17 +292,17 @@ class Store:
     @property
     def settings(self) -> Mapping[str, Any]:
         """The store's settings as of now, `durability` among them."""
-        self.use()
+        self._use()
         return self._engine.settings()
 
     def flush(self, timeout: float | None = 60.0) -> None:
         """Return when everything committed so far is on the disk; raises `StoreFailedError`."""
-        self.use()
+        self._use()
         self._engine.flush(timeout)
 
     def check(self) -> Report:
         """Read the whole journal and prove the index against it; `report.ok`, `print(report)`."""
-        self.use()
+        self._use()
         return self._engine.check()
 
     def close(self) -> None:
@@ -348,7 +350,9 @@ def _compare_topic(state: TopicState, partitions: int | None, wanted: Mapping[st
 
 
 def _unpickled(path: str, read_only: bool) -> Store:
-    return connect(path if Path(path).suffix else path + os.sep, create=False, read_only=read_only)
+    store = connect(path if Path(path).suffix else path + os.sep, create=False, read_only=read_only)
+    store._is_owned = False  # it came with something else, and goes with it
+    return store
 
 
 @atexit.register

@@ -51,13 +51,13 @@ class Topic(Generic[K, V]):
     @property
     def settings(self) -> Mapping[str, Any]:
         """The topic's settings as of now, Kafka's names with `_` for `.`."""
-        self._store.use()
-        return dict(self._engine.topic(self.name).settings)
+        self._store._use()
+        return dict(self._engine.current(self._state).settings)
 
     def alter(self, *, config: ConfigMapping | None = None, **settings: Unpack[TopicSettings]) -> None:
         """Change settings of the topic, for everybody; raises `ConfigError`, `UnknownTopicError`."""
-        self._store.use_to_write()
-        self._engine.alter_topic(self.name, _given(settings, config))
+        self._store._use_to_write()
+        self._engine.alter_topic(self._state, _given(settings, config))
 
     # Appending
 
@@ -78,7 +78,7 @@ class Topic(Generic[K, V]):
         Raises `SerializationError`, `RecordTooLargeError`, `UnknownPartitionError`, `OffsetConflictError`,
         `UnknownTopicError`, and what `Engine.commit` does.
         """
-        self._store.use_to_write()
+        self._store._use_to_write()
         encoder = self._encoder
         partition, batch = encoder.one(value, key, partition, headers, timestamp_ms, expected_end_offset)
         state = self._state
@@ -99,7 +99,7 @@ class Topic(Generic[K, V]):
 
         `keys`, `timestamps_ms` and `headers` are as long as `values`. Raises as `append`, appending nothing.
         """
-        self._store.use_to_write()
+        self._store._use_to_write()
         batches = self._encoder.many(values, keys, partition, headers, timestamps_ms, expected_end_offset)
         if not batches:
             return {}
@@ -137,7 +137,7 @@ class Topic(Generic[K, V]):
         return self._batches(partition, start, until)
 
     def _batches(self, partition: int | None, start: Position, until: Until) -> BatchIterator[K, V]:
-        self._store.use()
+        self._store._use()
         partitions = range(self.partition_count) if partition is None else [check_partition(self._state, partition)]
         ranges = resolve_range(self._engine, self._state, partitions, start, until)
         return BatchIterator(
@@ -148,19 +148,19 @@ class Topic(Generic[K, V]):
         """The last `n` records of each partition, oldest first."""
         if not isinstance(n, int) or n < 0:
             raise ConfigError(f"tail({n!r}) is not valid: give the number of records, 0 or more")
-        self._store.use()
+        self._store._use()
         found = reader.bounds(self._engine, self._state, range(self.partition_count))
         return self.read(start={number: max(first, end - n) for number, (first, end) in found.items()})
 
     def beginning_offsets(self) -> dict[int, int]:
         """The first offset that there is, by partition."""
-        self._store.use()
+        self._store._use()
         found = reader.bounds(self._engine, self._state, range(self.partition_count))
         return {partition: start for partition, (start, _) in found.items()}
 
     def end_offsets(self) -> dict[int, int]:
         """The offset after the last visible record, by partition."""
-        self._store.use()
+        self._store._use()
         found = reader.bounds(self._engine, self._state, range(self.partition_count))
         return {partition: end for partition, (_, end) in found.items()}
 

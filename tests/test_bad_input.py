@@ -524,10 +524,10 @@ def test_in_a_forked_child_a_producer_begins_empty_with_another_identity(store: 
         def work() -> int:
             producer.send(topic, b"the child's")
             producer.flush(60)
-            return producer._producer_id
+            return producer._queue._producer_id
 
         said = in_fork(work)
         assert said.isdigit(), said
-        assert int(said) != producer._producer_id
+        assert int(said) != producer._queue._producer_id
         assert [record.value for record in topic.read()] == [b"1", b"the child's"]
     assert [record.value for record in topic.read()] == [b"1", b"the child's", b"the parent's"]

@@ -73,7 +73,7 @@ class TopicState:
 
     def log_id(self, partition: int) -> int:
         """The log of a partition; raises `UnknownPartitionError`."""
-        if not isinstance(partition, int) or not 0 <= partition < len(self.log_ids):
+        if type(partition) is not int or not 0 <= partition < len(self.log_ids):
             raise UnknownPartitionError(
                 f"topic {self.name!r} has no partition {partition!r}: give 0 to {len(self.log_ids) - 1}"
             )

@@ -20,8 +20,10 @@ import lmdb
 
 from kafkalite import config, disk
 from kafkalite.errors import (
+    ClosedError,
     KafkaliteError,
     OffsetConflictError,
+    OutcomeUnknownError,
     ProducerFencedError,
     RecordTooLargeError,
     SequenceError,
@@ -34,12 +36,13 @@ from kafkalite.storage import catalogue, frame, index, segment
 from kafkalite.storage.catalogue import CATALOGUE_LOG, TopicState
 from kafkalite.storage.index import Positions, ProducerState
 from kafkalite.storage.journal import Journal
-from kafkalite.storage.locks import Locks
+from kafkalite.storage.locks import Locks, is_free_within
 from kafkalite.storage.segment import BYTE_MASK
 
 REMEMBERED_BATCHES: Final = 5
 SEQUENCE_LIMIT: Final = 2**31
 CACHED_LOGS: Final = 100_000
+WITHDRAW_TIMEOUT: Final = 1.0
 FAILED_FOR_GOOD: Final = 2
 
 _pack_positions = index.POSITIONS_ROW.pack
@@ -128,30 +131,46 @@ class Committer:
         Interrupted, it comes back only when it is known whether the operation was appended (`operation.is_done`).
         """
         write = self._write
-        self._queue.append(operation)
         try:
+            self._queue.append(operation)
+            if write.threads.locked() and not is_free_within(write.threads, timeout):
+                raise OutcomeUnknownError(
+                    "another thread of this process is appending, and has not come to an end in the time allowed: "
+                    "it may still append this as well"
+                )
             with write.threads:
                 if operation.is_done:
                     return
+                if self._index.is_closed:
+                    raise ClosedError("the store was closed meanwhile: open it again")
                 try:
                     write.lock(timeout)
                     while not operation.is_done:
                         self._append_queued()
                 finally:
                     write.unlock()
-        except BaseException:
-            self._withdraw(operation)
+        except OutcomeUnknownError:
+            raise
+        except BaseException as error:
+            self._withdraw(operation, error)
+            if operation.is_done and isinstance(error, Exception):
+                return  # another thread was faster
             raise
 
-    def _withdraw(self, operation: Operation) -> None:
-        """Take an operation back unless it was appended: whoever has it in hand is waited for."""
-        with self._write.threads, contextlib.suppress(ValueError):
+    def _withdraw(self, operation: Operation, error: BaseException) -> None:
+        """Take an operation back unless it was appended: whoever has it in hand is waited for, but not for ever."""
+        threads = self._write.threads
+        if not is_free_within(threads, WITHDRAW_TIMEOUT):
+            error.__cause__ = OutcomeUnknownError("another thread has the operation in hand: it may be appended or not")
+            return
+        with threads, contextlib.suppress(ValueError):
             self._queue.remove(operation)
 
     def _append_queued(self) -> None:
         """Append the first of what is queued, as much as goes into one transaction, and take it off the queue.
 
-        An operation leaves the queue after it is marked done, so that no interrupt can lose one in between.
+        An operation leaves the queue after it is marked done, so that no interrupt can lose one in between; one that
+        comes between the commit and the mark finds in the index that it was committed.
         """
         operations = list(self._queue)
         group: _Group | None = None
@@ -162,15 +181,14 @@ class Committer:
                 count = self._build(transaction, group, operations)
                 if group.buffers:
                     self._put(transaction, group)
+            self._settle(operations, count)
         except BaseException as error:
             self._forget()
-            if group is None or not self._is_appended(group):
-                if isinstance(error, lmdb.Error):
-                    raise self._index.translated(error) from error
-                raise
-            self._settle(operations, count)
+            if group is not None and self._is_appended(group):
+                self._settle(operations, count)
+            elif isinstance(error, lmdb.Error):
+                raise self._index.translated(error) from error
             raise
-        self._settle(operations, count)
         if not group.spare_size:
             self.wants_segment = (group.position & BYTE_MASK) > group.segment_size >> 1
 
@@ -240,11 +258,13 @@ class Committer:
             )
         if group.spare_size < segment.HEADER_SIZE + needed:
             raise NeedsSegment(needed)
-        with disk.translated("cannot begin a segment of the journal"):
+        try:
             end, chain = frame.encode_end(group.durable, group.chain, group.tail)
             self._journal.write(group.tail, [end], len(end))
             header = self._journal.next_header(group.spare_size, group.era, group.tail + frame.HEADER_SIZE, chain)
             self._journal.begin_segment(header)
+        except OSError as error:
+            raise _append_failed(error) from error
         group.start = group.position = header.start
         group.chain = header.checksum
         group.segment_size, group.spare_size = group.spare_size, 0
@@ -262,8 +282,6 @@ class Committer:
             if topic is not None and topic.epoch != epoch:
                 catalogue.revalidate(transaction, topic, epoch)
             offset, latest = ends.get(log_id) or cached.get(log_id) or index.log_end(transaction, log_id)
-            if expected_end is not None and expected_end != offset:
-                raise conflict(topic, log_id, expected_end, offset)
             if batch.producer_id >= 0:
                 key = (log_id, batch.producer_id)
                 state = producers.get(key) or self._producers.get(key) or index.producer_state(transaction, *key)
@@ -272,6 +290,8 @@ class Committer:
                     offsets.append(repeated)
                     continue
                 producers[key] = next_state(state, batch, offset)
+            if expected_end is not None and expected_end != offset:
+                raise conflict(topic, log_id, expected_end, offset)
             if batch.max_timestamp > latest:  # noqa: PLR1730  (max() is a call, on the hot path)
                 latest = batch.max_timestamp
             offsets.append(offset)

@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import lmdb
 
@@ -20,6 +20,7 @@ from kafkalite.errors import (
     OutcomeUnknownError,
     StoreBusyError,
     StoreFailedError,
+    StoreFullError,
     StorePermissionError,
     StoreSettingsError,
     UnknownTopicError,
@@ -37,16 +38,10 @@ from kafkalite.storage.wakeup import Wakeup
 
 DEFAULT_TIMEOUT: Final = 60.0
 LEFTOVERS_TIMEOUT: Final = 1.0
+RETRY_SECONDS: Final = 1.0
 
 _engines: dict[tuple[int, int], "Engine"] = {}
 _registry = threading.RLock()
-_alive: "weakref.WeakSet[Engine]" = weakref.WeakSet()
-
-
-class Forkable(Protocol):
-    """What wants to know that this process is a forked child."""
-
-    def after_fork_in_child(self) -> None: ...
 
 
 class Engine:
@@ -57,10 +52,9 @@ class Engine:
         self.incarnation = 0
         self.users = 0
         self.is_open = True
-        self.forkable: weakref.WeakSet[Forkable] = weakref.WeakSet()
+        self._after_fork: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._topics: dict[str, TopicState] = {}
         self._attach(opened)
-        _alive.add(self)
 
     def _attach(self, opened: opening.Opened) -> None:
         self._opened = opened
@@ -71,6 +65,7 @@ class Engine:
         self.wakeup = Wakeup(opened.run, opened.page)
         self._flush_is_due = False
         self._prepare_is_due = False
+        self._owes_flush = False
         self._needs_reopening = False
         self._armed = opened.page.armed
         self._is_ready = not opened.is_read_only
@@ -106,10 +101,12 @@ class Engine:
             committer.submit(operation, timeout)
         except (NeedsSegment, StoreFailedError) as error:
             self._submit_again(operation, error, Deadline(timeout))
-        if not committer.publishes_at_once:
+        if committer.publishes_at_once:
+            self._owes_flush = True
+            if not self._flush_is_due and committer.settings["durability"] == "interval":
+                self._flush_later()
+        else:
             self.flusher.wait(operation.end, Deadline(timeout))
-        elif not self._flush_is_due and committer.settings["durability"] == "interval":
-            self._flush_later()
         if committer.wants_segment and not self._prepare_is_due:
             self._prepare_later()
         if operation.error is not None:
@@ -155,7 +152,15 @@ class Engine:
         """Return when everything appended so far is on the disk and visible."""
         self.use()
         if not self.is_read_only:
-            self.flusher.wait(self.index.positions().tail, Deadline(timeout))
+            self._flush(Deadline(timeout))
+
+    def _flush(self, deadline: Deadline) -> None:
+        self._owes_flush = False
+        try:
+            self.flusher.wait(self.index.positions().tail, deadline)
+        except BaseException:
+            self._owes_flush = True
+            raise
 
     def flush_leftovers(self) -> None:
         """At opening: flush, and so publish, what a process that was killed had appended and not flushed."""
@@ -191,15 +196,21 @@ class Engine:
         keeper.after(0, self._task(Engine._prepare_now))
 
     def _prepare_now(self) -> None:
+        """The keeper's task; when it fails, whoever needs the segment tries again and is told why."""
         try:
             self._prepare(0, Deadline(DEFAULT_TIMEOUT))
-        finally:
-            self._prepare_is_due = False
+        except (StoreFullError, StoreBusyError, StoreFailedError, OSError):
+            keeper.after(RETRY_SECONDS, self._task(Engine._prepare_is_over))
+        else:
+            self._prepare_is_over()
+
+    def _prepare_is_over(self) -> None:
+        self._prepare_is_due = False
 
     def _prepare(self, needed: int, deadline: Deadline) -> None:
         """See to it that the next segment is prepared, with room for `needed` bytes; raises `StoreFullError`."""
         with self.locks.spare.held(deadline):
-            positions = self.index.positions()
+            positions = self.index.positions()  # raises when the engine was closed before the lock was free
             wanted = segment.HEADER_SIZE + needed + FRAME_HEADER_SIZE
             if positions.spare_size >= max(wanted, 1):
                 return
@@ -231,7 +242,7 @@ class Engine:
         """A short look at the index at one moment; raises `ClosedError`."""
         if self._needs_reopening or not self.is_open:
             self.use()
-        with self.index.gate, self.index.begin() as transaction:
+        with self.index.snapshot() as transaction:
             yield transaction, index.read_positions(transaction)
         if self.is_read_only:
             self._refuse_changed()
@@ -284,15 +295,23 @@ class Engine:
         self.decide(decide)
         return self.topic(name)
 
-    def alter_topic(self, name: str, settings: Mapping[str, Any]) -> TopicState:
+    def current(self, topic: TopicState) -> TopicState:
+        """A topic brought up to date; raises `UnknownTopicError` when it was deleted, even if there is a new one."""
+        with self.snapshot() as (transaction, positions):
+            if topic.epoch != positions.catalogue:
+                catalogue.revalidate(transaction, topic, positions.catalogue)
+        return topic
+
+    def alter_topic(self, altered: TopicState, settings: Mapping[str, Any]) -> None:
         """Change settings of a topic for everybody; raises `UnknownTopicError`."""
 
         def decide(transaction: lmdb.Transaction) -> list[Append]:
-            topic = self._appended_topic(transaction, name)
-            return _facts(catalogue.topic_fact(name, topic.extents, topic.settings | dict(settings), topic))
+            catalogue.revalidate(transaction, altered, -1)
+            facts = catalogue.topic_fact(altered.name, altered.extents, altered.settings | dict(settings), altered)
+            return _facts(facts)
 
         self.decide(decide)
-        return self.topic(name)
+        self.current(altered)
 
     def delete_topic(self, name: str) -> None:
         """Remove a topic from the catalogue; raises `UnknownTopicError`. Its space returns with the cleaner."""
@@ -301,7 +320,9 @@ class Engine:
             self._appended_topic(transaction, name)
             return _facts((("topic", name), None))
 
+        log_ids = self.topic(name).log_ids
         self.decide(decide)
+        self.wakeup.poke(log_ids[: ARMED_MASK + 1])  # who follows them is to be told
 
     def _appended_topic(self, transaction: lmdb.Transaction, name: str) -> TopicState:
         topic = catalogue.read_topic(transaction, name, -1)
@@ -332,10 +353,10 @@ class Engine:
         return check(self.index, self.journal)
 
     def close(self) -> None:
-        """Let one user go; the last one closes, flushing first. Raises what the last flush raised, once closed."""
+        """Let one user go; the last one closes, flushing what it appended. Raises what that flush raised."""
         with _registry:
             self.users -= 1
-            if self.users or not self.is_open:
+            if self.users > 0 or not self.is_open:
                 return
             self.is_open = self._is_ready = False
             for key in [key for key, engine in _engines.items() if engine is self]:
@@ -345,11 +366,17 @@ class Engine:
 
     def _close_resources(self) -> None:
         try:
-            if not self.is_read_only:
-                self.flusher.wait(self.index.positions().tail, Deadline(DEFAULT_TIMEOUT))
+            if self._owes_flush:
+                self._flush(Deadline(DEFAULT_TIMEOUT))
         finally:
             self.wakeup.close()
-            opening.close_store(self.place, self._opened, seal=True)
+            opening.close_store(self.place, self._opened, lambda: self._flush(Deadline(DEFAULT_TIMEOUT)), self._quiet)
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """A block in which no thread of this process appends, flushes or prepares a segment."""
+        with self.locks.flush.threads, self.locks.spare.threads, self.locks.write.threads:
+            yield
 
     # Forking
 
@@ -357,23 +384,32 @@ class Engine:
         """Wait until no transaction and no flush of ours is in progress, and let none begin."""
         if not self.is_read_only:
             self.locks.flush.threads.acquire()
+            self.locks.spare.threads.acquire()
             self.locks.write.threads.acquire()
         self.index.gate.acquire()
+
+    def after_fork(self, begin_anew: Callable[[], None]) -> None:
+        """Have a bound method called in every forked child, as long as its object lives."""
+        self._after_fork = [known for known in self._after_fork if known() is not None]
+        self._after_fork.append(weakref.WeakMethod(begin_anew))
 
     def after_fork_in_parent(self) -> None:
         self.index.gate.release()
         if not self.is_read_only:
             self.locks.write.threads.release()
+            self.locks.spare.threads.release()
             self.locks.flush.threads.release()
 
     def after_fork_in_child(self) -> None:
         """Let go of what was inherited; nothing is unlocked, since the locks are the parent's too."""
         self.incarnation += 1
-        for one in list(self.forkable):
-            one.after_fork_in_child()
+        for reference in self._after_fork:
+            begin_anew = reference()
+            if begin_anew is not None:
+                begin_anew()
         self._needs_reopening = True
         self._is_ready = False
-        self.index.close()
+        self.index.abandon()
         self.journal.close()
         self.wakeup.close()
         disk.close(self._opened.fd)
@@ -400,15 +436,12 @@ def open_engine(
     with _registry:
         engine = _known(place)
         if engine is None:
-            is_new = disk.path_identity(place.file) is None or place.file.stat().st_size == 0
-            opened = opening.open_store(place, create=create, read_only=read_only, zeros=durability != "none")
+            opened = opening.open_store(place, create=create, read_only=read_only, settings=wanted)
             engine = Engine(place, opened)
             _engines[disk.identity(opened.fd)] = engine
-            if is_new and wanted:
-                engine.alter(wanted)
-            engine.flush_leftovers()
         engine.users += 1
     try:
+        engine.flush_leftovers()
         _compare_settings(engine, wanted)
     except BaseException:
         engine.close()

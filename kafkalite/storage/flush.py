@@ -20,12 +20,12 @@ import lmdb
 
 from kafkalite import clock, disk
 from kafkalite.clock import Deadline
-from kafkalite.errors import CorruptRecordError, OutcomeUnknownError, StoreBusyError, StoreFailedError
+from kafkalite.errors import ClosedError, CorruptRecordError, OutcomeUnknownError, StoreBusyError, StoreFailedError
 from kafkalite.storage import index
 from kafkalite.storage.commit import FAILED_FOR_GOOD, flush_failed
 from kafkalite.storage.index import Index, Positions
 from kafkalite.storage.journal import Journal
-from kafkalite.storage.locks import Locks
+from kafkalite.storage.locks import Locks, is_free_within
 from kafkalite.storage.page import SharedPage
 
 LONGEST_PAUSE: Final = 0.010
@@ -60,9 +60,8 @@ class Flusher:
                     break
                 if deadline.passed():
                     raise OutcomeUnknownError(
-                        "the commit was appended and not yet flushed when the time allowed ran out: it may "
-                        "be lost in a "
-                        "power cut until a later flush"
+                        "the commit was appended, and not yet flushed when the time allowed ran out: a power cut may "
+                        f"lose it; {self._locks.flush.busy()}"
                     )
                 clock.sleep(min(max(self._last / 2, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left()))
             except (OutcomeUnknownError, StoreBusyError) as error:
@@ -82,6 +81,9 @@ class Flusher:
         if self._page.published() >= end and self._is_published(end):
             return True
         flush = self._locks.flush
+        patience = min(max(self._last, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left())
+        if flush.threads.locked() and not is_free_within(flush.threads, patience):
+            return False
         with flush.threads:
             try:
                 if not flush.try_lock():
@@ -94,7 +96,13 @@ class Flusher:
 
     def _is_published(self, end: int) -> bool:
         """Whether everything before `end` is durable and visible; raises when it never will be."""
-        positions = self._index.positions()
+        positions = self._index.last_positions()
+        if positions is None:
+            positions = self._index.positions()
+        elif positions.durable < end:
+            raise ClosedError(
+                "the store was closed while the commit waited for its flush: it may be lost in a power cut"
+            )
         if positions.flush_failed == FAILED_FOR_GOOD:
             raise flush_failed(positions)
         return positions.durable >= end and positions.published >= end
@@ -126,7 +134,11 @@ class Flusher:
     def _change(self, deadline: Deadline, change: Callable[[Positions], Positions]) -> Positions:
         """Change the positions, in one transaction under WRITE; returns them as they were before."""
         write = self._locks.write
+        if not is_free_within(write.threads, deadline.timeout()):
+            raise StoreBusyError("another thread of this process is appending: allow more time")
         with write.threads:
+            if self._index.is_closed:
+                raise ClosedError("the store was closed meanwhile: open it again")
             try:
                 write.lock(deadline.timeout())
                 with self._index.begin(write=True) as transaction:

@@ -32,11 +32,13 @@ import lmdb
 import msgpack
 
 from kafkalite import disk
-from kafkalite.errors import StoreFailedError, StoreFullError
+from kafkalite.errors import ClosedError, StoreFailedError, StoreFullError
 
 SCHEMA: Final = 1
 MAP_SIZE: Final = 1 << 40
 MAX_READERS: Final = 1024
+LOCK_FILE_SIZE: Final = 128 + 64 * MAX_READERS
+"""LMDB's header, and a cache line for each reader."""
 
 POSITIONS: Final = b"\x00"
 BATCHES: Final = b"\x01"
@@ -109,6 +111,8 @@ class Index:
     def __init__(self, path: Path, *, read_only: bool = False, create: bool = False) -> None:
         self.path = path
         self.gate = threading.Lock()
+        if not read_only:
+            _reserve_lock_file(path.with_name(path.name + "-lock"))
         try:
             self.env = lmdb.open(
                 str(path),
@@ -129,9 +133,29 @@ class Index:
         except lmdb.Error as error:
             raise self.translated(error) from error
         self.begin = self.env.begin
+        self.is_closed = False
+        self._last: Any = None
 
     def close(self) -> None:
+        """Close, once no transaction of this process is open; remembers where the journal stood."""
+        with self.gate:
+            if self.is_closed:
+                return
+            try:
+                with self.begin() as transaction:
+                    self._last = transaction.get(POSITIONS)
+            finally:
+                self.is_closed = True
+                self.env.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's; the fork waited until there was no transaction."""
+        self.is_closed = True
         self.env.close()
+
+    def last_positions(self) -> Positions | None:
+        """Where the journal stood when this was closed; None while it is open."""
+        return Positions._make(_unpack_positions(self._last)) if self.is_closed and self._last else None
 
     def translated(self, error: lmdb.Error) -> Exception:
         """LMDB's error as ours: a full disk shows as EIO or as a failed write."""
@@ -140,7 +164,8 @@ class Index:
         return StoreFailedError(f"the index {self.path} failed: {error}; close the store everywhere and open it again")
 
     def positions(self) -> Positions:
-        with self.gate, self.begin() as transaction:
+        """Where the journal stands; raises `ClosedError`."""
+        with self.snapshot() as transaction:
             return read_positions(transaction)
 
     @contextlib.contextmanager
@@ -155,11 +180,27 @@ class Index:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[lmdb.Transaction]:
         """A read transaction, to be short: the index keeps every page that one may still see."""
-        with self.gate, self.begin() as transaction:
-            yield transaction
+        with self.gate:
+            if self.is_closed:
+                raise ClosedError(f"the store of {self.path} was closed meanwhile: open it again")
+            with self.begin() as transaction:
+                yield transaction
 
     def sync(self) -> None:
         self.env.sync(True)
+
+
+def _reserve_lock_file(path: Path) -> None:
+    """Give LMDB's lock file its bytes: LMDB would make it sparse and write it through a map, which kills the process
+    when the disk is full.
+    """
+    fd = disk.open_file(path, write=True, create=True)
+    try:
+        with disk.translated(f"cannot write {path}"):
+            if disk.file_size(fd) < LOCK_FILE_SIZE:
+                disk.fill_with_zeros(fd, disk.file_size(fd), LOCK_FILE_SIZE)
+    finally:
+        disk.close(fd)
 
 
 def get(transaction: lmdb.Transaction, key: bytes) -> bytes | None:

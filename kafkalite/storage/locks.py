@@ -20,8 +20,11 @@ works, and a time limit holds. A holder writes its pid into the shared page, so 
 """
 
 import contextlib
+import functools
+import itertools
+import operator
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from kafkalite import clock, disk
@@ -36,6 +39,20 @@ FIRST_SLOT: Final = 1024
 YIELDS: Final = 4
 SHORTEST_SLEEP: Final = 20e-6
 LONGEST_SLEEP: Final = 2e-4
+
+
+_call: Callable[[Callable[[], object]], object] = operator.call
+
+
+def is_free_within(threads: threading.Lock, timeout: float | None) -> bool:
+    """Wait until an in-process lock is free; False after `timeout` seconds.
+
+    Then take it by `with`: only C runs between that taking it and the block, and here between taking and letting go, so
+    that no Ctrl-C can leave it held. (A timed `acquire` in Python has such a gap.)
+    """
+    acquire = functools.partial(threads.acquire, True, -1 if timeout is None else timeout)
+    calls: Iterable[Callable[[], object]] = (acquire, threads.release)
+    return bool(list(itertools.takewhile(bool, map(_call, calls))))
 
 
 class RangeLock:
@@ -80,13 +97,15 @@ class RangeLock:
         pause = SHORTEST_SLEEP
         while not self.try_lock():
             if deadline.passed():
-                raise StoreBusyError(self._busy())
+                raise StoreBusyError(self.busy())
             clock.sleep(min(pause, deadline.left()))
             pause = min(pause * 1.5, LONGEST_SLEEP)
 
     @contextlib.contextmanager
     def held(self, deadline: Deadline) -> Iterator[None]:
         """Both locks for a block, where microseconds do not count."""
+        if not is_free_within(self.threads, deadline.timeout()):
+            raise StoreBusyError(f"another thread of this process holds the store's {self.name} lock: allow more time")
         with self.threads:
             try:
                 self.lock(deadline.timeout())
@@ -94,7 +113,8 @@ class RangeLock:
             finally:
                 self.unlock()
 
-    def _busy(self) -> str:
+    def busy(self) -> str:
+        """Who has it, for an error message."""
         pid = self._page.holder(self._number) if self._page is not None else 0
         whose = f"process {pid} ({disk.process_state(pid)})" if pid else "another process"
         return (

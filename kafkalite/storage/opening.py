@@ -13,7 +13,10 @@ next write to the index.
 """
 
 import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import lmdb
@@ -27,9 +30,8 @@ from kafkalite.errors import (
     StoreNotFoundError,
     StorePermissionError,
 )
-from kafkalite.storage import index, recovery, segment, superblock
-from kafkalite.storage.commit import segment_row
-from kafkalite.storage.index import Index, Positions
+from kafkalite.storage import catalogue, frame, index, recovery, segment, superblock
+from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
 from kafkalite.storage.page import SharedPage
@@ -55,8 +57,10 @@ class Opened(NamedTuple):
     is_read_only: bool
 
 
-def open_store(place: Place, *, create: bool, read_only: bool, zeros: bool = True) -> Opened:
-    """Open, join, recover or create the store at a place. `zeros`: fill a new segment rather than reserve it."""
+def open_store(
+    place: Place, *, create: bool, read_only: bool, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Opened:
+    """Open, join, recover or create the store at a place; a new one has the settings given."""
     _check_location(place)
     while True:
         fd = _open_file(place, create=create and not read_only, read_only=read_only)
@@ -66,7 +70,7 @@ def open_store(place: Place, *, create: bool, read_only: bool, zeros: bool = Tru
             locks = Locks(fd)
             with locks.recover.held(Deadline(OPEN_TIMEOUT)):
                 if disk.identity(fd) == disk.path_identity(place.file):
-                    return _open_locked(place, fd, locks, create=create and not read_only, zeros=zeros)
+                    return _open_locked(place, fd, locks, settings if create and not read_only else None)
         except BaseException:
             disk.close(fd)
             raise
@@ -93,38 +97,41 @@ def _open_file(place: Place, *, create: bool, read_only: bool) -> int:
                 f"{place.path} is a directory with {others[0]!r} in it and no store of kafkalite: choose an "
                 "absent or empty path"
             )
-    if not place.file.exists():
-        if not create:
-            raise StoreNotFoundError(f"there is no store at {place.path}: check the path, or open it with create=True")
+    if place.file.exists():
+        _check_is_store_file(place)
+    elif not create:
+        raise StoreNotFoundError(f"there is no store at {place.path}: check the path, or open it with create=True")
+    else:
         disk.make_directory(place.directory)
     writable = not read_only or disk.may_write(place.file)
     fd = disk.open_file(place.file, write=writable, create=create and writable)
-    try:
-        if not disk.is_regular(fd):
-            raise NotAStoreError(f"{place.file} is not a regular file: choose an absent or empty path")
-        if disk.link_count(fd) > 1:
-            raise StoreLocationError(
-                f"{place.file} has {disk.link_count(fd)} hard links: remove the others, or copy the store"
-            )
-    except BaseException:
+    links = disk.link_count(fd)
+    if links > 1:
         disk.close(fd)
-        raise
+        raise StoreLocationError(f"{place.file} has {links} hard links: remove the others, or copy the store")
     return fd
 
 
-def _open_locked(place: Place, fd: int, locks: Locks, *, create: bool, zeros: bool) -> Opened:
-    """Under RECOVER: decide, and come back with a share of OPEN."""
+def _check_is_store_file(place: Place) -> None:
+    if not place.file.is_file():
+        raise NotAStoreError(f"{place.file} is not a regular file: choose an absent or empty path")
+    if not place.is_directory and place.file.name == SUPERBLOCK_NAME:
+        raise NotAStoreError(f"{place.file} is a part of the store {place.directory}: open that")
+
+
+def _open_locked(place: Place, fd: int, locks: Locks, settings: Mapping[str, Any] | None) -> Opened:
+    """Under RECOVER: decide, and come back with a share of OPEN. Without `settings` nothing is created."""
     found = superblock.read(fd, str(place.path))
     if not locks.open.try_alone():
         return _join(place, fd, locks, found)
     try:
         if found is None:
-            if not create:
+            if settings is None:
                 raise StoreNotFoundError(f"the store at {place.path} was never finished: open it with create=True")
-            found = _create(place, fd, zeros=zeros)
+            found = _create(place, fd, settings)
         page, run = _new_run(place)
         locks.attach(page)
-        opened = _reopen(place, fd, found, zeros=zeros)
+        opened = _reopen(place, fd, found)
         environment = Index(place.index)
         environment.env.reader_check()
     except BaseException:
@@ -200,13 +207,14 @@ def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superbloc
         "journal_inode": inode,
         "index_inode": identity[1] if identity else 0,
         "index_schema": index.SCHEMA,
+        "index_size": disk.path_size(place.index),
         "tail": 0,
         "tail_chain": 0,
     }
     return found._replace(**fields | changes)
 
 
-def _create(place: Place, fd: int, *, zeros: bool) -> Superblock:
+def _create(place: Place, fd: int, settings: Mapping[str, Any]) -> Superblock:
     """A new store, or one whose creation was not finished, begun again; the superblock follows in `_reopen`."""
     _remove_index(place)
     store_id = disk.random_bytes(16)
@@ -214,48 +222,36 @@ def _create(place: Place, fd: int, *, zeros: bool) -> Superblock:
     if place.is_directory:
         for extent in segments.extents():
             segments.remove(extent.number)
-    if not place.is_directory:
+    else:
         disk.truncate(fd, 0)
         disk.write(fd, [bytes(superblock.SIZE)], 0, superblock.SIZE)
     header = Header(store_id, 1, segment.FIRST_SIZE, 0, clock.now_ms(), 0, 0)
-    segments.prepare(1, header.size, zeros=zeros)
+    segments.prepare(1, header.size, zeros=settings.get("durability") != "none")
     journal = Journal(segments, store_id)
     try:
         journal.begin_segment(header)
-        journal.flush(header.start, header.start)
+        end = _write_settings(journal, header, settings)
+        journal.flush(header.start, end.position)
+        recovery.derive_first(journal, place.index, header, end)
     finally:
         journal.close()
-    _create_index(place, header)
     disk.flush_directory(place.directory)
     disk.flush_directory(place.directory.parent)
-    empty = Superblock(State.SEALED, 0, store_id, NO_BOOT_ID, 0, 0, 0, 0, 0, 0, 1, header.start, header.checksum)
-    return _here(place, fd, empty, state=State.SEALED, tail=header.start, tail_chain=header.checksum)
+    empty = Superblock(State.SEALED, 0, store_id, NO_BOOT_ID, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
+    return _here(place, fd, empty, state=State.SEALED, tail=end.position, tail_chain=end.chain)
 
 
-def _create_index(place: Place, header: Header) -> None:
-    environment = Index(place.index, create=True)
-    try:
-        with environment.writing() as transaction:
-            key, row = segment_row(header)
-            transaction.put(key, row)
-            index.write_positions(
-                transaction,
-                Positions(
-                    tail=header.start,
-                    chain=header.checksum,
-                    durable=header.start,
-                    published=header.start,
-                    flushing=0,
-                    flush_failed=0,
-                    era=0,
-                    catalogue=0,
-                    segment_size=header.size,
-                    spare_size=0,
-                ),
-            )
-        environment.sync()
-    finally:
-        environment.close()
+def _write_settings(journal: Journal, header: Header, settings: Mapping[str, Any]) -> End:
+    """The settings that a store is created with are the first record of log 0."""
+    if not settings:
+        return End(header.start, header.checksum)
+    batch = catalogue.batch_of([(("store",), dict(settings))])
+    head, chain = frame.encode_batch(
+        batch, catalogue.CATALOGUE_LOG, 0, 0, frame.COMMIT, header.start, header.checksum, header.start
+    )
+    size = frame.padded_size(batch.size)
+    journal.write(header.start, [head, batch.payload, bytes(size - len(head) - len(batch.payload))], size)
+    return End(header.start + size, chain)
 
 
 def _remove_index(place: Place) -> None:
@@ -269,10 +265,10 @@ def _remove_index(place: Place) -> None:
         disk.unlink(path)
 
 
-def _reopen(place: Place, fd: int, found: Superblock, *, zeros: bool) -> Superblock:
+def _reopen(place: Place, fd: int, found: Superblock) -> Superblock:
     """Alone: trust the index or rebuild it, and mark the store open. Returns the superblock written."""
     if not _is_trusted(place, fd, found):
-        found = _rebuild(place, found, zeros=zeros)
+        found = _rebuild(place, found)
     opened = _here(place, fd, found)
     superblock.write(fd, opened)
     return opened
@@ -282,6 +278,8 @@ def _is_trusted(place: Place, fd: int, found: Superblock) -> bool:
     device, inode = disk.identity(fd)
     identity = disk.path_identity(place.index)
     if identity is None or found.index_schema != index.SCHEMA or found.state is State.FAILED:
+        return False
+    if disk.path_size(place.index) < found.index_size:
         return False
     if (found.device, found.journal_inode, found.index_inode) != (device, inode, identity[1]):
         return False
@@ -308,13 +306,13 @@ def _matches_seal(place: Place, found: Superblock) -> bool:
     return (tail, chain) == (found.tail, found.tail_chain)
 
 
-def _rebuild(place: Place, found: Superblock, *, zeros: bool) -> Superblock:
+def _rebuild(place: Place, found: Superblock) -> Superblock:
     _remove_index(place)
     journal = Journal(place.segments(found.store_id), found.store_id)
     try:
         sealed_at = End(found.tail, found.tail_chain) if found.state is State.SEALED else None
         recovered = recovery.rebuild(
-            journal, place.new_index, era=found.era, era_segment=found.era_segment, sealed_at=sealed_at, zeros=zeros
+            journal, place.new_index, era=found.era, era_segment=found.era_segment, sealed_at=sealed_at
         )
     except BaseException:
         disk.unlink(place.new_index)
@@ -348,26 +346,37 @@ def _open_unwritable(place: Place, fd: int) -> Opened:
     )
 
 
-def close_store(place: Place, opened: Opened, *, seal: bool) -> None:
-    """Let go of everything; the last one seals the store, unless its last flush failed."""
-    if opened.is_read_only:
-        opened.environment.close()
-        opened.journal.close()
-        disk.close(opened.fd)
-        return
+def close_store(
+    place: Place, opened: Opened, flush: Callable[[], None], quiet: Callable[[], AbstractContextManager[object]]
+) -> None:
+    """Let go of everything; the last one flushes and seals the store, unless that flush fails.
+
+    `quiet` gives a block in which no thread of this process appends, flushes or prepares a segment.
+    """
     locks = opened.locks
+    is_sealed = False
     try:
+        if opened.is_read_only:
+            opened.environment.close()
+            return
         with locks.recover.held(Deadline(OPEN_TIMEOUT)):
-            is_last = False
+            is_last = locks.open.try_alone()
             try:
-                is_last = seal and locks.open.try_alone() and _seal(place, opened)
-            finally:
-                opened.environment.close()
-                opened.journal.close()
                 if is_last:
+                    flush()
+            finally:
+                with quiet():
+                    try:
+                        is_sealed = is_last and _seal(place, opened)
+                    finally:
+                        opened.environment.close()
+                        opened.journal.close()
+                        locks.open.release()
+                if is_sealed:
                     disk.unlink(place.index_lock)
-                locks.open.release()
     finally:
+        opened.page.close()
+        opened.journal.close()
         disk.close(opened.fd)
 
 
@@ -382,7 +391,11 @@ def _seal(place: Place, opened: Opened) -> bool:
     superblock.write(
         opened.fd,
         now._replace(
-            state=State.SEALED, generation=now.generation + 1, tail=positions.tail, tail_chain=positions.chain
+            state=State.SEALED,
+            generation=now.generation + 1,
+            tail=positions.tail,
+            tail_chain=positions.chain,
+            index_size=disk.path_size(place.index),
         ),
     )
     shutil.rmtree(place.run, ignore_errors=True)

@@ -71,3 +71,9 @@ class SharedPage:
         was_armed = bool(self.armed[log_id & ARMED_MASK])
         self.armed[log_id & ARMED_MASK] = 0
         return was_armed
+
+    def close(self) -> None:
+        """Let go of the map."""
+        self.armed.release()
+        if isinstance(self._map, disk.Map):
+            self._map.close()

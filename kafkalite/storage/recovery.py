@@ -236,6 +236,14 @@ class Derivation:
                     self._rows[key] = value
         self.write()
 
+    def positions(self, header: Header, end: End) -> Positions:
+        """Where a journal stands that ends at `end`, in the segment of `header`, all of it durable and visible."""
+        return Positions(
+            tail=end.position, chain=end.chain, durable=end.position, published=end.position, flushing=0,
+            flush_failed=0, era=header.era, catalogue=self.ends.get(CATALOGUE_LOG, 0), segment_size=header.size,
+            spare_size=0,
+        )  # fmt: skip
+
     def write(self, positions: Positions | None = None) -> None:
         """Write what was gathered; with `positions`, the row that makes it an index in use."""
         with self._target.writing() as transaction:
@@ -274,9 +282,7 @@ class Recovered(NamedTuple):
     era_segment: int
 
 
-def rebuild(
-    journal: Journal, target: Path, *, era: int, era_segment: int, sealed_at: End | None, zeros: bool
-) -> Recovered:
+def rebuild(journal: Journal, target: Path, *, era: int, era_segment: int, sealed_at: End | None) -> Recovered:
     """Build the index at `target` (absent) from the journal, and begin the next era. The caller is alone.
 
     Raises `CorruptRecordError` for damage to what was acknowledged; nothing has been changed then.
@@ -288,20 +294,9 @@ def rebuild(
         derivation = Derivation(built)
         for found in scan.frames():
             derivation.add(found)
-        header = _begin_era(journal, scan, max(era, path.headers[-1].era) + 1, zeros=zeros)
+        header = _begin_era(journal, scan, max(era, path.headers[-1].era) + 1)
         derivation.finish([*(entered for entered, _ in scan.entered), header])
-        positions = Positions(
-            tail=header.start,
-            chain=header.checksum,
-            durable=header.start,
-            published=header.start,
-            flushing=0,
-            flush_failed=0,
-            era=header.era,
-            catalogue=derivation.ends.get(CATALOGUE_LOG, 0),
-            segment_size=header.size,
-            spare_size=0,
-        )
+        positions = derivation.positions(header, End(header.start, header.checksum))
         derivation.write(positions)
         built.sync()
     finally:
@@ -309,7 +304,21 @@ def rebuild(
     return Recovered(positions, header.number)
 
 
-def _begin_era(journal: Journal, scan: Scan, era: int, *, zeros: bool) -> Header:
+def derive_first(journal: Journal, target: Path, header: Header, end: End) -> None:
+    """The index of a new store at `target` (absent), whose only segment ends at `end`."""
+    built = Index(target, create=True)
+    try:
+        derivation = Derivation(built)
+        for found in Scan(journal, SegmentPath([header], ()), end).frames():
+            derivation.add(found)
+        derivation.finish([header])
+        derivation.write(derivation.positions(header, end))
+        built.sync()
+    finally:
+        built.close()
+
+
+def _begin_era(journal: Journal, scan: Scan, era: int) -> Header:
     """Make what was accepted durable, then a new segment after it; only then remove what was not entered."""
     for header, end in scan.entered:
         if end > scan.durable:
@@ -319,7 +328,7 @@ def _begin_era(journal: Journal, scan: Scan, era: int, *, zeros: bool) -> Header
     extents = journal.segments.extents()
     number = max(extent.number for extent in extents) + 1
     size = segment.next_size(0, 0, segment.FIRST_SIZE)
-    journal.segments.prepare(number, size, zeros=zeros)
+    journal.segments.prepare(number, size, zeros=True)
     header = journal.next_header(size, era, *scan.end, number=number)
     journal.begin_segment(header)
     journal.flush(header.start, header.start)

@@ -20,6 +20,7 @@ of the higher generation counts, so a torn write leaves the other. Big-endian:
       96     8  era segment       the segment that the era began with: a journal without it is damaged
      104     8  tail              position at which the journal ends, when sealed
      112     8  tail chain        the chain there, when sealed
+     120     8  index size        least size of the index's file, which never shrinks: a shorter one was cut
     4088     8  checksum          XXH3 of bytes 0 to 4088
 
 A file of length zero, or with both slots all zeros, is a creation that was not finished; anything else without the
@@ -38,10 +39,10 @@ MAGIC: Final = b"kafkalit"
 FORMAT_VERSION: Final = 1
 SLOT_SIZE: Final = 4096
 SIZE: Final = 2 * SLOT_SIZE
-_LAYOUT: Final = Struct(">8sHB5xQ16s16sQQQQIIQQQ")
+_LAYOUT: Final = Struct(">8sHB5xQ16s16sQQQQIIQQQQ")
 _CHECKSUM: Final = Struct(">Q")
 _CHECKED: Final = SLOT_SIZE - _CHECKSUM.size
-assert _LAYOUT.size == 120
+assert _LAYOUT.size == 128
 
 
 class State(IntEnum):
@@ -68,6 +69,7 @@ class Superblock(NamedTuple):
     era_segment: int
     tail: int
     tail_chain: int
+    index_size: int
 
 
 def encode(superblock: Superblock) -> bytes:
@@ -76,7 +78,7 @@ def encode(superblock: Superblock) -> bytes:
     return slot + _CHECKSUM.pack(hash64(slot))
 
 
-def decode(slot: bytes) -> Superblock | None:
+def decode(slot: bytes, name: str = "the store") -> Superblock | None:
     """A slot's superblock; None when it fails its check; raises `StoreVersionError` for a newer format."""
     if len(slot) != SLOT_SIZE or _CHECKSUM.unpack_from(slot, _CHECKED)[0] != hash64(slot[:_CHECKED]):
         return None
@@ -85,7 +87,7 @@ def decode(slot: bytes) -> Superblock | None:
         return None
     if version > FORMAT_VERSION:
         raise StoreVersionError(
-            f"the store has format {version}, this kafkalite knows {FORMAT_VERSION}: upgrade kafkalite"
+            f"{name} has format {version}, this kafkalite knows {FORMAT_VERSION}: upgrade kafkalite"
         )
     return Superblock(State(state), *rest)
 
@@ -106,11 +108,9 @@ def read(fd: int, name: str) -> Superblock | None:
     if not data.strip(b"\0"):
         return None
     slots = [data[:SLOT_SIZE], data[SLOT_SIZE:]]
-    valid = [found for found in map(decode, slots) if found]
+    valid = [found for found in (decode(slot, name) for slot in slots) if found]
     if valid:
         return max(valid, key=lambda found: found.generation)
     if not any(slot.startswith(MAGIC) for slot in slots):
         raise NotAStoreError(f"{name} is not a store of kafkalite: choose an absent or empty path")
-    raise CorruptRecordError(
-        f"both superblocks of {name} are damaged: restore the file from a backup"
-    )
+    raise CorruptRecordError(f"both superblocks of {name} are damaged: restore the file from a backup")

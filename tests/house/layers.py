@@ -64,6 +64,7 @@ FLOORS: Final = (
             "topic",
             "producer",
             "columns",
+            "commit_queue",
             "delivery",
             "iteration",
             "consumer_group",

@@ -54,6 +54,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "random_bytes", numbers.randbytes)
     monkeypatch.setattr(disk, "boot_id", lambda: bytes(range(0xB0, 0xC0)))
     monkeypatch.setattr(disk, "pid_namespace", lambda: 0xF0000001)
+    monkeypatch.setattr(disk, "path_size", lambda _: 32768)
     monkeypatch.setattr(clock, "wall_ns", lambda: NOON * 1_000_000)
 
 
@@ -74,7 +75,8 @@ def make_example(path: Path) -> bytes:
 SUPERBLOCK_FIELDS = (
     (8, "magic"), (2, "format version"), (1, "state"), (5, "zero"), (8, "generation"), (16, "store id"),
     (16, "boot id"), (8, "device"), (8, "PID namespace"), (8, "journal inode"), (8, "index inode"), (4, "index schema"),
-    (4, "era"), (8, "era segment"), (8, "tail"), (8, "tail chain"), (-3968, "zero"), (8, "checksum"),
+    (4, "era"), (8, "era segment"), (8, "tail"), (8, "tail chain"), (8, "index size"),
+    (-3960, "zero"), (8, "checksum"),
 )  # fmt: skip
 HEADER_FIELDS = (
     (8, "magic"), (2, "format version"), (6, "zero"), (16, "store id"), (8, "number"), (8, "size"), (4, "era"),

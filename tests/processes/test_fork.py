@@ -118,7 +118,7 @@ def parent_with_things_open(path: Path, acks: Path) -> None:
         pending = [producer.send(topic, history.value(2, n, 0, 1, 20), key=b"2.0") for n in (1, 2, 3)]
         records, batches = topic.read(), topic.batches()
         first = next(records)
-        identity = producer._producer_id
+        identity = producer._queue._producer_id
 
         def child() -> None:
             assert raises_forked(lambda: next(batches))
@@ -129,7 +129,7 @@ def parent_with_things_open(path: Path, acks: Path) -> None:
             producer.flush(5)
             assert not any(delivery.done() for delivery in pending)
             done = producer.send(topic, history.value(3, 1, 0, 1, 20), key=b"3.0").result(60)
-            assert producer._producer_id != identity
+            assert producer._queue._producer_id != identity
             assert topic.tail(1)
             AckFile(acks).append(3, 1, 1, done.partition, done.offset, done.offset + 1)
             producer.close()

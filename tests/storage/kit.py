@@ -22,7 +22,7 @@ from kafkalite import disk
 from kafkalite.records import native
 from kafkalite.records.envelope import SealedBatch
 from kafkalite.storage import engine as engine_module
-from kafkalite.storage import opening, segment, superblock
+from kafkalite.storage import segment, superblock
 from kafkalite.storage.commit import Append, Operation
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.frame import Frame
@@ -75,7 +75,12 @@ def abandon_engine(engine: Engine) -> None:
         for key in [key for key, known in engine_module._engines.items() if known is engine]:
             del engine_module._engines[key]
     engine.wakeup.close()
-    opening.close_store(engine.place, engine._opened, seal=False)
+    opened = engine._opened
+    opened.environment.close()
+    opened.journal.close()
+    opened.page.close()
+    opened.locks.open.release()
+    disk.close(opened.fd)
 
 
 def abandon_at(path: Path) -> None:

@@ -17,7 +17,20 @@ from kafkalite.testing import golden
 from .kit import hexdump
 
 EXAMPLE = Superblock(
-    State.SEALED, 7, bytes(range(16)), bytes(range(16, 32)), 0x801, 0xF0000001, 1234, 1235, 1, 2, 3, 3 << 32 | 4096, 99
+    State.SEALED,
+    7,
+    bytes(range(16)),
+    bytes(range(16, 32)),
+    0x801,
+    0xF0000001,
+    1234,
+    1235,
+    1,
+    2,
+    3,
+    3 << 32 | 4096,
+    99,
+    65536,
 )
 
 
@@ -40,7 +53,7 @@ def test_what_is_written_is_read(fd: int, state: State) -> None:
 
 def test_extreme_numbers_fit() -> None:
     most, half, id_ = 2**64 - 1, 2**32 - 1, b"\xff" * 16
-    greatest = Superblock(State.OPEN, most, id_, id_, most, most, most, most, half, half, most, most, most)
+    greatest = Superblock(State.OPEN, most, id_, id_, most, most, most, most, half, half, most, most, most, most)
     assert superblock.decode(superblock.encode(greatest)) == greatest
 
 
