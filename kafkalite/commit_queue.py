@@ -76,14 +76,16 @@ class CommitQueue:
                     return error
         return KafkaTimeoutError("another thread is committing this producer's batches, and has not come to an end")
 
-    def commit_until(self, is_done: Callable[[], bool], deadline: Deadline) -> None:
-        """Commit, again and again where that may help, until `is_done()` or the deadline passes."""
+    def commit_until(self, is_done: Callable[[], bool], deadline: Deadline) -> KafkaliteError | None:
+        """Commit, again and again where that may help, until `is_done()` or the deadline passes: then what kept it."""
+        error: KafkaliteError | None = None
         while not is_done():
             error = self.commit_all(deadline)
             if is_done() or deadline.passed():
-                return
+                break
             if error is not None:
                 clock.sleep(min(RETRY_SECONDS, deadline.left()))
+        return error
 
     @contextlib.contextmanager
     def _turn_to_commit(self, deadline: Deadline) -> Iterator[bool]:

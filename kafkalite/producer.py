@@ -383,12 +383,12 @@ class Producer:
             return
         deadline = Deadline(self.settings["max_block_ms"] / 1000)
         self._seal_all()
-        self._queue.commit_until(lambda: self._queue.bytes <= most, deadline)
+        error = self._queue.commit_until(lambda: self._queue.bytes <= most, deadline)
         if self._queue.bytes > most:
             raise KafkaTimeoutError(
                 f"{self._queue.bytes} bytes are waiting to be committed, more than buffer_memory={most}, and were not "
-                f"within max_block_ms={self.settings['max_block_ms']}: look at the store, or allow more"
-            )
+                f"within max_block_ms={self.settings['max_block_ms']}: {error}"
+            ) from error
 
     def _open_bytes(self) -> int:
         with self._queue.lock:
@@ -427,12 +427,12 @@ class Producer:
     def _flush(self, deadline: Deadline) -> None:
         self._seal_all()
         waiting = set(self._queue.waiting())
-        self._queue.commit_until(lambda: waiting.isdisjoint(self._queue.waiting()), deadline)
+        error = self._queue.commit_until(lambda: waiting.isdisjoint(self._queue.waiting()), deadline)
         left = sum(batch.count for batch in waiting.intersection(self._queue.waiting()))
         if left:
             raise KafkaTimeoutError(
-                f"{left} records were not committed in the time allowed: allow more, or look at the store"
-            )
+                f"{left} records were not committed in the time allowed: allow more, or look at the store ({error})"
+            ) from error
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._engine.is_open:

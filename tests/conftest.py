@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -47,7 +48,8 @@ def has(tool: str) -> bool:
         return any(user.pw_name == "nobody" for user in pwd.getpwall())
     if tool in TRIALS:
         return all(map(shutil.which, TRIALS[tool][:1])) and _works(TRIALS[tool])
-    return shutil.which(tool) is not None
+    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return shutil.which(tool, path=beside_python) is not None
 
 
 def _works(command: tuple[str, ...]) -> bool:

@@ -158,9 +158,7 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices(scope: Scope, name:
     assert all(repr(choice) in message for choice in SETTINGS[scope][name].valid)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("true", True), ("True", True), ("FALSE", False), ("false", False)]
-)
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("FALSE", False), ("false", False)])
 def test_a_bool_may_be_written_as_kafkas_files_write_it(text: str, value: bool) -> None:
     assert given("producer", {}, {"enable.idempotence": text}) == {"enable_idempotence": value}
 
@@ -205,7 +203,7 @@ def test_the_tables_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("scope", "typed", "apart"),
     [
-        ("store", StoreSettings, {"durability"}),   # a parameter of its own
+        ("store", StoreSettings, {"durability"}),  # a parameter of its own
         ("topic", TopicSettings, set()),
         ("producer", ProducerSettings, set()),
     ],

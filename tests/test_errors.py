@@ -61,7 +61,8 @@ every = pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name_
 
 def test_the_table_has_every_error_of_the_module_and_nothing_else() -> None:
     defined = {
-        row for _, row in inspect.getmembers(errors, inspect.isclass)
+        row
+        for _, row in inspect.getmembers(errors, inspect.isclass)
         if issubclass(row, BaseException) and row.__module__ == errors.__name__
     }
     assert set(ERRORS) == defined

@@ -32,6 +32,7 @@ def test_the_hash_is_a_java_int_and_the_words_are_read_as_java_reads_them(key: b
 
 def plain_murmur2(key: bytes) -> int:
     """MurmurHash2 byte by byte, as its definition goes."""
+
     def multiply(number: int) -> int:
         return number * 0x5BD1E995 % 2**32
 

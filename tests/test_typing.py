@@ -40,7 +40,7 @@ def test_pyright_strict_accepts_the_program_and_rejects_its_errors(tmp_path: Pat
     program.write_text(PROGRAM.read_text().replace("type: ignore", "checked"))
     settings = {"include": ["use.py"], "typeCheckingMode": "strict", "extraPaths": [str(HOME)], "pythonVersion": "3.11"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    command = ["pyright", "--pythonpath", sys.executable, "--outputjson", "-p", str(tmp_path)]
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", "-p", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout)["generalDiagnostics"]
     rejected = {entry["range"]["start"]["line"] + 1 for entry in found if entry["severity"] == "error"}

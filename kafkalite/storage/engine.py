@@ -112,10 +112,13 @@ class Engine:
         if operation.error is not None:
             raise operation.error
         armed = self._armed
-        for append in operation.appends:
-            if armed[append[0] & ARMED_MASK]:
-                self.wakeup.poke([each.log_id for each in operation.appends])
-                break
+        try:
+            for append in operation.appends:
+                if armed[append[0] & ARMED_MASK]:
+                    self.wakeup.poke([each.log_id for each in operation.appends])
+                    break
+        except ValueError:  # closed meanwhile, and nobody of this process sleeps any more
+            pass
         return operation
 
     def _make_writable(self) -> None:

@@ -10,6 +10,7 @@ Little-endian, written without locks, each field by one store of at most eight b
 Made by the opener that is alone, who also empties `run/`.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ SIZE: Final = 4096
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
 _PUBLISHED: Final = 128
+_EVERYTHING: Final = 2**64 - 1
 _ARMED: Final = 1024
 ARMED_MASK: Final = 0xFF
 _PID: Final = Struct("<I")
@@ -55,21 +57,30 @@ class SharedPage:
         return pid
 
     def set_published(self, position: int) -> None:
-        _POSITION.pack_into(self._map, _PUBLISHED, position)
+        """Note how far `published` was raised."""
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            _POSITION.pack_into(self._map, _PUBLISHED, position)
 
     def published(self) -> int:
-        """What `published` was raised to last, as far as this page knows: the index decides."""
-        position: int = _POSITION.unpack_from(self._map, _PUBLISHED)[0]
+        """What `published` was raised to last, as far as this page knows: the index decides. Everything once closed."""
+        try:
+            position: int = _POSITION.unpack_from(self._map, _PUBLISHED)[0]
+        except ValueError:
+            return _EVERYTHING
         return position
 
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""
-        self.armed[log_id & ARMED_MASK] = 1
+        with contextlib.suppress(ValueError):
+            self.armed[log_id & ARMED_MASK] = 1
 
     def disarm(self, log_id: int) -> bool:
         """Whether somebody sleeps, perhaps on this log: they are to be woken now, and arm again if they sleep again."""
-        was_armed = bool(self.armed[log_id & ARMED_MASK])
-        self.armed[log_id & ARMED_MASK] = 0
+        try:
+            was_armed = bool(self.armed[log_id & ARMED_MASK])
+            self.armed[log_id & ARMED_MASK] = 0
+        except ValueError:
+            return False
         return was_armed
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ def test_packaged_january_is_the_source_file_byte_for_byte(january: Flights) -> 
     assert all(row.line.startswith(b"2013,1,") for row in january.rows)
 
 
+@pytest.mark.long
 @pytest.mark.skipif("KAFKALITE_FLIGHTS" not in os.environ, reason="KAFKALITE_FLIGHTS names no file of the whole year")
 def test_whole_year_is_the_source_file_byte_for_byte() -> None:
     flights = read_flights(os.environ["KAFKALITE_FLIGHTS"])

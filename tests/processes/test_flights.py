@@ -8,6 +8,7 @@ another file, such as the whole year, for the same tests.
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +50,13 @@ def append_from(store: kafkalite.Store, flights: Flights, board: Board | None = 
 def write(path: Path | str, flights: Flights, board: Board | None = None, **settings: Any) -> int:
     with kafkalite.connect(path, **settings) as store:
         return append_from(store, flights, board)
+
+
+def write_until_killed(path: Path | str, flights: Flights, board: Board) -> None:
+    with kafkalite.connect(path) as store:
+        append_from(store, flights, board)
+        while True:  # the kill is late
+            time.sleep(1)
 
 
 def kill_after(writer: Forked, board: Board, chunks: int) -> None:
@@ -131,7 +139,7 @@ def test_all_flights_come_out_after_their_writers_were_killed(
     fork(write, place, Flights("none", []), durability=durability, segment_bytes=512 * 1024).result()
     most = len(flights.rows) // CHUNK // KILLS
     for _ in range(KILLS):
-        kill_after(fork(write, place, flights, board), board, draw.randint(0, most))
+        kill_after(fork(write_until_killed, place, flights, board), board, draw.randint(0, most))
     written = board[0] * CHUNK
     rest = fork(write, place, flights).result()
     assert rest <= len(flights.rows) - written

@@ -88,9 +88,7 @@ def expected(given_columns: dict[str, Any], base_offset: int) -> list[list[Any]]
 @both
 @unhurried
 @given(given_columns=columns(), base_offset=st.integers(0, 2**60))
-def test_what_is_encoded_is_decoded(
-    payload: ModuleType, given_columns: dict[str, Any], base_offset: int
-) -> None:
+def test_what_is_encoded_is_decoded(payload: ModuleType, given_columns: dict[str, Any], base_offset: int) -> None:
     raw = whole(payload.encode(**given_columns), base_offset, 3)
     envelope, read = batch.decode(raw)
     assert lists(read) == expected(given_columns, base_offset)
@@ -127,9 +125,7 @@ def test_a_batch_of_one_hundred_thousand_records(payload: ModuleType) -> None:
 @pytest.mark.parametrize("size", [0, 1, 62, 63, 64, 127, 128, 8191, 8192, 65_535, 65_536, MIB - 1, MIB])
 def test_values_and_keys_from_nothing_to_one_mebibyte(payload: ModuleType, codec: int, size: int) -> None:
     content = os.urandom(size // 2) + bytes(size - size // 2)
-    sealed = payload.encode(
-        [content, b"", content], keys=[content, None, b"k"], base_timestamp=0, codec=codec
-    )
+    sealed = payload.encode([content, b"", content], keys=[content, None, b"k"], base_timestamp=0, codec=codec)
     read = batch.decode(whole(sealed))[1]
     assert list(read.values) == [content, b"", content]
     assert list(read.keys) == [content, None, b"k"]
@@ -148,8 +144,12 @@ def test_columns_are_immutable_bytes_also_from_a_view(payload: ModuleType) -> No
 
 def small(payload: ModuleType, codec: int = compression.NONE) -> bytes:
     sealed = payload.encode(
-        [b"value", None, b"x" * 70], keys=[b"k", b"", None], base_timestamp=1_000_000, codec=codec,
-        timestamp_deltas=[0, 3, -1], headers=[(("name", b"h"), ("null", None)), None, None],
+        [b"value", None, b"x" * 70],
+        keys=[b"k", b"", None],
+        base_timestamp=1_000_000,
+        codec=codec,
+        timestamp_deltas=[0, 3, -1],
+        headers=[(("name", b"h"), ("null", None)), None, None],
         offset_deltas=[0, 2, 5],
     )
     return whole(sealed, 40, 1)
@@ -178,9 +178,7 @@ def test_bytes_behind_the_last_record_are_refused(payload: ModuleType, codec: in
 
 @both
 @pytest.mark.parametrize("codec", [compression.NONE, compression.ZSTD])
-def test_every_bit_flip_of_a_payload_gives_columns_or_an_error_of_the_table(
-    payload: ModuleType, codec: int
-) -> None:
+def test_every_bit_flip_of_a_payload_gives_columns_or_an_error_of_the_table(payload: ModuleType, codec: int) -> None:
     raw = small(payload, codec)
     for bit in range(HEADER_SIZE * 8, len(raw) * 8):
         flipped = bytearray(raw)

@@ -12,7 +12,7 @@ from kafkalite.records.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD, compres
 
 MIB = 1024 * 1024
 MAGIC = bytes.fromhex("28b52ffd")
-RUN_OF_ONE = b"\x0b\x00\x00a"   # the last block: one byte, once
+RUN_OF_ONE = b"\x0b\x00\x00a"  # the last block: one byte, once
 
 
 def claiming(size: int) -> bytes:

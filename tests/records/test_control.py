@@ -16,9 +16,7 @@ def marker_of(sealed: SealedBatch) -> Marker:
     return control.decode(verify(raw), raw[HEADER_SIZE:])
 
 
-def batch_of(
-    key: bytes | None, value: bytes | None, count: int = 1, attributes: int = CONTROL
-) -> SealedBatch:
+def batch_of(key: bytes | None, value: bytes | None, count: int = 1, attributes: int = CONTROL) -> SealedBatch:
     return native.encode([value] * count, keys=[key] * count, attributes=attributes, base_timestamp=0)
 
 

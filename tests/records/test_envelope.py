@@ -31,8 +31,15 @@ def whole(sealed: SealedBatch, base_offset: int = 5, leader_epoch: int = 2) -> b
 
 def test_every_field_stands_where_kafka_has_it() -> None:
     sealed = seal(
-        b"payload", count=3, base_timestamp=0x1111, max_timestamp=0x2222, attributes=TRANSACTIONAL,
-        last_offset_delta=9, producer_id=0x3333, producer_epoch=0x44, base_sequence=0x55,
+        b"payload",
+        count=3,
+        base_timestamp=0x1111,
+        max_timestamp=0x2222,
+        attributes=TRANSACTIONAL,
+        last_offset_delta=9,
+        producer_id=0x3333,
+        producer_epoch=0x44,
+        base_sequence=0x55,
     )
     raw = whole(sealed, 0x66, 0x77)
     assert raw.hex(" ", -4)[: 3 * 8] == "00000000 00000066 000000"
@@ -42,15 +49,18 @@ def test_every_field_stands_where_kafka_has_it() -> None:
     assert raw[17:21] == sealed.checksum.to_bytes(4, "big")
     assert raw[21:23] == b"\0\x10"
     assert raw[23:27] == b"\0\0\0\x09"
-    assert raw[27:43].hex() == "0000000000001111" "0000000000002222"
-    assert raw[43:61].hex() == "0000000000003333" "0044" "00000055" "00000003"
+    assert raw[27:43].hex() == "00000000000011110000000000002222"
+    assert raw[43:61].hex() == "000000000000333300440000005500000003"
     assert raw[61:] == b"payload"
     assert len(raw) == sealed.size
 
 
 def test_the_bits_of_the_attributes() -> None:
     sealed = seal(
-        b"", count=1, base_timestamp=0, max_timestamp=0,
+        b"",
+        count=1,
+        base_timestamp=0,
+        max_timestamp=0,
         attributes=compression.ZSTD | LOG_APPEND_TIME | TRANSACTIONAL | CONTROL,
     )
     envelope = parse(whole(sealed))
@@ -69,7 +79,7 @@ def test_the_last_offset_is_inclusive() -> None:
 def test_every_single_bit_flip_of_what_is_sealed_fails_verify(payload: ModuleType) -> None:
     raw = whole(payload.encode([b"value", None], keys=[b"k", None], base_timestamp=1_000))
     verify(raw)
-    place = {*range(8), *range(12, 16)}     # base offset and leader epoch: assigned later, outside the seal
+    place = {*range(8), *range(12, 16)}  # base offset and leader epoch: assigned later, outside the seal
     for bit in range(len(raw) * 8):
         if bit // 8 in place:
             continue
@@ -90,8 +100,14 @@ def test_a_place_does_not_change_the_seal(payload: ModuleType) -> None:
 @both
 def test_a_whole_batch_is_sealed_again_as_it_was(payload: ModuleType) -> None:
     sealed = payload.encode(
-        [b"value", None], base_timestamp=1_000, timestamp_deltas=[0, 5], producer_id=3, producer_epoch=1,
-        base_sequence=8, offset_deltas=[2, 4], last_offset_delta=6,
+        [b"value", None],
+        base_timestamp=1_000,
+        timestamp_deltas=[0, 5],
+        producer_id=3,
+        producer_epoch=1,
+        base_sequence=8,
+        offset_deltas=[2, 4],
+        last_offset_delta=6,
     )
     assert resealed(whole(sealed)) == sealed
 
@@ -111,15 +127,15 @@ def test_less_than_a_header_is_no_batch(size: int) -> None:
 @pytest.mark.parametrize(
     ("layout", "at", "value"),
     [
-        (">q", 0, -1),          # base offset
-        (">i", 8, 49),          # length: one less than there is
+        (">q", 0, -1),  # base offset
+        (">i", 8, 49),  # length: one less than there is
         (">i", 8, 51),
         (">i", 8, -1),
-        ("b", 16, 0),           # magic: Kafka's v0 and v1 are never stored
+        ("b", 16, 0),  # magic: Kafka's v0 and v1 are never stored
         ("b", 16, 1),
-        (">i", 23, -1),         # last offset delta
-        (">i", 57, -1),         # count
-        (">i", 57, 3),          # more records than offsets
+        (">i", 23, -1),  # last offset delta
+        (">i", 57, -1),  # count
+        (">i", 57, 3),  # more records than offsets
         (">i", 57, 2**31 - 1),
     ],
 )

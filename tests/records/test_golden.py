@@ -38,12 +38,17 @@ HEADERS: list[HeaderTuple | None] = [
     (("größe", b"1"),),
 ]
 PLAIN: dict[str, Any] = {
-    "keys": [b"k1", None, b"k3"], "base_timestamp": NOON, "timestamp_deltas": [0, 1, 300],
+    "keys": [b"k1", None, b"k3"],
+    "base_timestamp": NOON,
+    "timestamp_deltas": [0, 1, 300],
 }
 GAPS: dict[str, Any] = {"base_timestamp": NOON, "offset_deltas": [1, 4, 5], "last_offset_delta": 9}
 NULLS: dict[str, Any] = {"values": [None, b"", b"c"], "keys": [b"", None, b"k"], "base_timestamp": NOON}
 MARKER: dict[str, Any] = {
-    "producer_id": 7, "producer_epoch": 2, "coordinator_epoch": 5, "timestamp_ms": NOON,
+    "producer_id": 7,
+    "producer_epoch": 2,
+    "coordinator_epoch": 5,
+    "timestamp_ms": NOON,
 }
 PRODUCER: dict[str, Any] = {"base_timestamp": NOON, "producer_id": 7, "producer_epoch": 2}
 
@@ -93,18 +98,24 @@ def _batch_cases() -> dict[str, Case]:
         "native_producer": Case(
             "producer id, epoch and sequence of an idempotent producer, at their greatest",
             native.encode(
-                ABC, base_timestamp=NOON, producer_id=2**63 - 1, producer_epoch=2**15 - 1,
+                ABC,
+                base_timestamp=NOON,
+                producer_id=2**63 - 1,
+                producer_epoch=2**15 - 1,
                 base_sequence=2**31 - 1,
             ),
         ),
         "native_leader_epoch": Case("the leader epoch is set", native.encode(ABC, base_timestamp=NOON), 5, 3),
         "native_compacted": Case(
             "compaction left gaps; the last offset is kept though its record went",
-            native.encode(ABC, **GAPS), 100, 1,
+            native.encode(ABC, **GAPS),
+            100,
+            1,
         ),
         "native_compacted_empty": Case(
             "compaction took all records; what remains keeps the producer's sequence",
-            native.encode([], last_offset_delta=4, base_sequence=10, **PRODUCER), 100,
+            native.encode([], last_offset_delta=4, base_sequence=10, **PRODUCER),
+            100,
         ),
         "control_commit": Case("a transaction's commit", control.encode(control.COMMIT, **MARKER), 12),
         "control_abort": Case("a transaction's abort", control.encode(control.ABORT, **MARKER), 13),
@@ -120,8 +131,10 @@ def _v2_cases() -> dict[str, Case]:
         "v2_control_commit": Case(
             "a commit as a Kafka broker writes it",
             kafka_v2.encode(
-                [bytes.fromhex("0000 00000005")], keys=[bytes.fromhex("0000 0001")],
-                attributes=CONTROL | TRANSACTIONAL, **PRODUCER,
+                [bytes.fromhex("0000 00000005")],
+                keys=[bytes.fromhex("0000 0001")],
+                attributes=CONTROL | TRANSACTIONAL,
+                **PRODUCER,
             ),
             12,
         ),
@@ -157,7 +170,10 @@ def _meaning(raw: bytes) -> dict[str, object]:
         "envelope": envelope._asdict(),
         "records": [
             {
-                "offset": offset, "timestamp_ms": timestamp, "key": _shown(key), "value": _shown(value),
+                "offset": offset,
+                "timestamp_ms": timestamp,
+                "key": _shown(key),
+                "value": _shown(value),
                 "headers": [[header, _shown(content)] for header, content in headers],
             }
             for offset, timestamp, key, value, headers in zip(*columns, strict=True)
@@ -235,8 +251,11 @@ def test_a_kept_compressed_payload_is_sealed_to_the_same_header() -> None:
     raw = _bytes("native_zstd")
     envelope = parse(raw)
     sealed = seal(
-        raw[HEADER_SIZE:], count=envelope.count, base_timestamp=envelope.base_timestamp,
-        max_timestamp=envelope.max_timestamp, attributes=envelope.attributes,
+        raw[HEADER_SIZE:],
+        count=envelope.count,
+        base_timestamp=envelope.base_timestamp,
+        max_timestamp=envelope.max_timestamp,
+        attributes=envelope.attributes,
     )
     assert sealed.prefix(0, 0) + sealed.fields == raw[:HEADER_SIZE]
 

@@ -24,9 +24,7 @@ FOREIGN = bytes.fromhex(
 def read(payload: str, count: int = 1, last_offset_delta: int = 9) -> Columns:
     """Columns of a payload in hex, at offset 100 and time 1000."""
     content = bytes.fromhex(payload)
-    envelope = Envelope(
-        100, 49 + len(content), 0, MAGIC_V2, 0, 0, last_offset_delta, 1000, 1000, -1, -1, -1, count
-    )
+    envelope = Envelope(100, 49 + len(content), 0, MAGIC_V2, 0, 0, last_offset_delta, 1000, 1000, -1, -1, -1, count)
     return kafka_v2.decode(envelope, content)
 
 
@@ -38,13 +36,20 @@ def refusal(payload: str, count: int = 1) -> str:
 
 def test_the_bytes_are_those_of_another_implementation() -> None:
     sealed = kafka_v2.encode(
-        [b"a", b"bb", b"c" * 100, None], keys=[b"k1", None, b"k3", b""],
-        base_timestamp=NOON, timestamp_deltas=[0, 1, 300, -70_000],
+        [b"a", b"bb", b"c" * 100, None],
+        keys=[b"k1", None, b"k3", b""],
+        base_timestamp=NOON,
+        timestamp_deltas=[0, 1, 300, -70_000],
         headers=[
             (("trace", b"\x00\xff"), ("trace", b"again"), ("empty", b""), ("null", None)),
-            None, (("größe", b"1"),), (),
+            None,
+            (("größe", b"1"),),
+            (),
         ],
-        attributes=TRANSACTIONAL, producer_id=7, producer_epoch=2, base_sequence=11,
+        attributes=TRANSACTIONAL,
+        producer_id=7,
+        producer_epoch=2,
+        base_sequence=11,
     )
     assert (sealed.prefix(0, 0) + sealed.fields + sealed.payload).hex() == FOREIGN.hex()
     envelope = verify(FOREIGN)
@@ -82,9 +87,7 @@ def test_numbers_in_more_bytes_than_they_need_are_read() -> None:
     "delta", [0, 1, -1, 63, 64, -64, -65, 1023, 1024, 8191, 8192, -8193, 2**31, 2**63 - 1, -(2**63)]
 )
 def test_timestamp_deltas_at_the_edges_of_their_varints(delta: int) -> None:
-    sealed = kafka_v2.encode(
-        [b"a", b"b"], base_timestamp=0 if delta > 0 else -1, timestamp_deltas=[0, delta]
-    )
+    sealed = kafka_v2.encode([b"a", b"b"], base_timestamp=0 if delta > 0 else -1, timestamp_deltas=[0, delta])
     envelope = verify(sealed.prefix(0, 0) + sealed.fields + sealed.payload)
     columns = kafka_v2.decode(envelope, sealed.payload)
     assert columns.timestamps_ms[1] - columns.timestamps_ms[0] == delta
@@ -102,19 +105,19 @@ def test_offsets_with_gaps_keep_their_places() -> None:
 @pytest.mark.parametrize(
     ("payload", "why"),
     [
-        ("0d 00 00 00 01 01 00", "another length"),             # negative
-        ("0a 00 00 00 01 01 00", "another length"),             # too short for its fields
-        ("0e 00 00 00 01 01 00", "another length"),             # longer than its fields
-        ("0c 00 00 00 03 01 00", "length of -2"),               # key
-        ("0c 00 00 00 01 03 00", "length of -2"),               # value
-        ("0c 00 00 00 01 02 00", "ends inside a record"),       # value runs into the header count
+        ("0d 00 00 00 01 01 00", "another length"),  # negative
+        ("0a 00 00 00 01 01 00", "another length"),  # too short for its fields
+        ("0e 00 00 00 01 01 00", "another length"),  # longer than its fields
+        ("0c 00 00 00 03 01 00", "length of -2"),  # key
+        ("0c 00 00 00 01 03 00", "length of -2"),  # value
+        ("0c 00 00 00 01 02 00", "ends inside a record"),  # value runs into the header count
         ("0c 00 00 00 7e 01 00", "ends inside a record"),
-        ("0c 00 00 00 01 01 01", "headers in"),                 # a negative header count
-        ("0c 00 00 00 01 01 7e", "headers in"),                 # more than the record can hold
+        ("0c 00 00 00 01 01 01", "headers in"),  # a negative header count
+        ("0c 00 00 00 01 01 7e", "headers in"),  # more than the record can hold
         ("10 00 00 00 01 01 02 01 01", "without a name"),
         ("12 00 00 00 01 01 02 02 ff 01", "utf-8"),
-        ("12 00 00 00 01 01 02 02 61 03", "length of -2"),      # header value
-        ("12 00 00 00 01 01 02 02 61 08", "run out of"),        # header value
+        ("12 00 00 00 01 01 02 02 61 03", "length of -2"),  # header value
+        ("12 00 00 00 01 01 02 02 61 08", "run out of"),  # header value
         ("12 00 00 00 01 01 02 08 61 62", "ends inside a record"),
         ("0c 00 00 00 01 01 00 00", "1 bytes behind"),
         ("1a 00 00 00 ff ff ff ff 1f 01 00 00 00 00", "goes beyond"),

@@ -13,9 +13,7 @@ from kafkalite.records.envelope import MAGIC_NATIVE, Envelope
 def read(columns: Any, count: int = 2, last_offset_delta: int = 9) -> native.Columns:
     """Columns of a payload given as what msgpack packs, at offset 100 and time 1000."""
     payload = msgpack.packb(columns)
-    envelope = Envelope(
-        100, 49 + len(payload), 0, MAGIC_NATIVE, 0, 0, last_offset_delta, 1000, 1000, -1, -1, -1, count
-    )
+    envelope = Envelope(100, 49 + len(payload), 0, MAGIC_NATIVE, 0, 0, last_offset_delta, 1000, 1000, -1, -1, -1, count)
     return native.decode(envelope, payload)
 
 

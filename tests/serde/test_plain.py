@@ -19,11 +19,7 @@ def test_default_carries_bytes_and_null_as_they_are(values):
     datas = DEFAULT.serialize_many(values)
     assert datas == values
     assert DEFAULT.deserialize_many(datas) == values
-    assert (
-        [DEFAULT.serialize(value) for value in values]
-        == [DEFAULT.deserialize(value) for value in values]
-        == values
-    )
+    assert [DEFAULT.serialize(value) for value in values] == [DEFAULT.deserialize(value) for value in values] == values
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))

@@ -242,9 +242,7 @@ def test_json_of_an_impossible_type_says_so_at_once(tp, words):
 
 
 def run(code):
-    return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
 
 
 def test_msgspec_is_imported_when_a_typed_serde_is_first_used():

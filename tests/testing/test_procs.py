@@ -124,9 +124,7 @@ def test_a_signal_reaches_the_child() -> None:
 
 def test_leaving_the_block_kills_the_child_and_what_it_started() -> None:
     with procs.python(
-        "import subprocess, sys\n"
-        "print('ready', subprocess.Popen([sys.executable, '-c', 'input()']).pid)\n"
-        "input()"
+        "import subprocess, sys\nprint('ready', subprocess.Popen([sys.executable, '-c', 'input()']).pid)\ninput()"
     ) as child:
         grandchild = int(child.wait_for("ready").split()[1])
     assert not child.is_running()
