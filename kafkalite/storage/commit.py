@@ -133,7 +133,7 @@ class Committer:
         write = self._write
         try:
             self._queue.append(operation)
-            if write.threads.locked() and not is_free_within(write.threads, timeout):
+            if not is_free_within(write.threads, timeout):
                 raise OutcomeUnknownError(
                     "another thread of this process is appending, and has not come to an end in the time allowed: "
                     "it may still append this as well"

@@ -13,6 +13,7 @@ verifies the frames of [durable, tail) one by one, writes the same bytes again, 
 they no longer verify the store is marked failed for good, in the superblock too.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -32,6 +33,8 @@ LONGEST_PAUSE: Final = 0.010
 SHORTEST_PAUSE: Final = 50e-6
 GRACE_AFTER_INTERRUPT: Final = 1.0
 NOT_FAILED, FAILED = 0, 1
+LOOKS_PER_TRY: Final = 4
+_new: Callable[[type[Positions], tuple[int, ...]], Positions] = tuple.__new__
 
 
 class Flusher:
@@ -54,16 +57,16 @@ class Flusher:
         second. Raises `StoreFailedError` when a flush failed, `OutcomeUnknownError` when the deadline passes.
         """
         interrupt: BaseException | None = None
-        while True:
+        for look in itertools.count():
             try:
-                if self._advance(end, deadline):
+                if self._advance(end, deadline, trusting=look % LOOKS_PER_TRY > 0):
                     break
                 if deadline.passed():
                     raise OutcomeUnknownError(
                         "the commit was appended, and not yet flushed when the time allowed ran out: a power cut may "
                         f"lose it; {self._locks.flush.busy()}"
                     )
-                clock.sleep(min(max(self._last / 2, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left()))
+                clock.sleep(self._pause(self._last / 2, deadline))
             except (OutcomeUnknownError, StoreBusyError) as error:
                 if interrupt is not None:
                     raise interrupt from error
@@ -76,23 +79,31 @@ class Flusher:
         if interrupt is not None:
             raise interrupt
 
-    def _advance(self, end: int, deadline: Deadline) -> bool:
-        """Whether `end` is durable; leads a flush when it is not and nobody else does."""
+    def _advance(self, end: int, deadline: Deadline, *, trusting: bool) -> bool:
+        """Whether `end` is durable; leads a flush when it is not and nobody else does.
+
+        `trusting` the page when it says that somebody leads: who was killed says so too.
+        """
         if self._page.published() >= end and self._is_published(end):
             return True
+        if trusting and self._page.is_flushing():
+            return False
         flush = self._locks.flush
-        patience = min(max(self._last, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left())
-        if flush.threads.locked() and not is_free_within(flush.threads, patience):
+        if flush.threads.locked() and not is_free_within(flush.threads, self._pause(self._last, deadline)):
             return False
         with flush.threads:
             try:
                 if not flush.try_lock():
                     return False
-                if not self._is_published(end):
-                    self._lead(deadline)
+                self._page.set_flushing(True)
+                self._lead(end, deadline)
             finally:
+                self._page.set_flushing(False)
                 flush.unlock()
         return True
+
+    def _pause(self, seconds: float, deadline: Deadline) -> float:
+        return min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left())
 
     def _is_published(self, end: int) -> bool:
         """Whether everything before `end` is durable and visible; raises when it never will be."""
@@ -103,14 +114,14 @@ class Flusher:
             raise ClosedError(
                 "the store was closed while the commit waited for its flush: it may be lost in a power cut"
             )
-        if positions.flush_failed == FAILED_FOR_GOOD:
-            raise flush_failed(positions)
-        return positions.durable >= end and positions.published >= end
+        return _is_durable(positions, end)
 
-    def _lead(self, deadline: Deadline) -> None:
-        """One flush, holding FLUSH."""
+    def _lead(self, end: int, deadline: Deadline) -> None:
+        """One flush, holding FLUSH, unless `end` was durable by then."""
         started = clock.monotonic()
-        noted = self._change(deadline, _note)
+        noted = self._change(deadline, lambda now: now if _is_durable(now, end) else _note(now))
+        if _is_durable(noted, end):
+            return
         try:
             if noted.flushing:
                 self._journal.write_again(noted.durable, noted.tail)
@@ -143,8 +154,10 @@ class Flusher:
                 write.lock(deadline.timeout())
                 with self._index.begin(write=True) as transaction:
                     before = index.read_positions(transaction)
-                    index.write_positions(transaction, change(before))
-                    disk.step("index commit")
+                    after = change(before)
+                    if after is not before:
+                        index.write_positions(transaction, after)
+                        disk.step("index commit")
             except lmdb.Error as error:
                 raise self._index.translated(error) from error
             finally:
@@ -152,11 +165,18 @@ class Flusher:
         return before
 
 
+def _is_durable(positions: Positions, end: int) -> bool:
+    """Whether everything before `end` is durable and visible; raises when it never will be."""
+    if positions.flush_failed == FAILED_FOR_GOOD:
+        raise flush_failed(positions)
+    return positions.durable >= end and positions.published >= end
+
+
 def _note(now: Positions) -> Positions:
     """A flush up to the tail begins."""
-    return Positions(now[0], now[1], now[2], now[3], now[0], *now[5:])
+    return _new(Positions, now[:4] + now[:1] + now[5:])
 
 
 def _published(now: Positions, tail: int) -> Positions:
     """A flush up to `tail` succeeded."""
-    return Positions(now[0], now[1], max(now[2], tail), max(now[3], tail), 0, NOT_FAILED, *now[6:])
+    return _new(Positions, (*now[:2], max(now[2], tail), max(now[3], tail), 0, NOT_FAILED, *now[6:]))

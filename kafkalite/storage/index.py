@@ -260,8 +260,13 @@ def log_bounds(transaction: lmdb.Transaction, log_id: int) -> tuple[int, int]:
 
 def log_end(transaction: lmdb.Transaction, log_id: int) -> tuple[int, int]:
     """The end of a log as appended, published or not: its next offset, and its greatest timestamp so far."""
-    for row in batches_backward(transaction, log_id):
-        return row.last_offset + 1, row.max_timestamp
+    cursor = transaction.cursor()
+    if cursor.prev() if cursor.set_range(_pack_batch_key(1, log_id, OFFSET_MAX)) else cursor.last():
+        table, owner, last_offset = (
+            _unpack_batch_key(cursor.key()) if len(cursor.key()) == BATCH_KEY.size else (0, 0, 0)
+        )
+        if (table, owner) == (1, log_id):
+            return last_offset + 1, _unpack_batch_row(cursor.value())[2]
     return log_bounds(transaction, log_id)[1], NO_TIMESTAMP
 
 

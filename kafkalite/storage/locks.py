@@ -50,6 +50,8 @@ def is_free_within(threads: threading.Lock, timeout: float | None) -> bool:
     Then take it by `with`: only C runs between that taking it and the block, and here between taking and letting go, so
     that no Ctrl-C can leave it held. (A timed `acquire` in Python has such a gap.)
     """
+    if not threads.locked():
+        return True
     acquire = functools.partial(threads.acquire, True, -1 if timeout is None else timeout)
     calls: Iterable[Callable[[], object]] = (acquire, threads.release)
     return bool(list(itertools.takewhile(bool, map(_call, calls))))

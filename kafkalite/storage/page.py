@@ -5,6 +5,7 @@ Little-endian, written without locks, each field by one store of at most eight b
       at  size  field
       64    28  the pid that last took each lock (4 each, by the lock's number)
      128     8  published: a hint that somebody raised it so far, so that who waits need not ask the index each time
+     136     1  flushing: a hint that somebody leads a flush now, so that who waits need not try the lock each time
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
 
 Made by the opener that is alone, who also empties `run/`.
@@ -23,6 +24,7 @@ SIZE: Final = 4096
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
 _PUBLISHED: Final = 128
+_FLUSHING: Final = 136
 _EVERYTHING: Final = 2**64 - 1
 _ARMED: Final = 1024
 ARMED_MASK: Final = 0xFF
@@ -58,8 +60,10 @@ class SharedPage:
 
     def set_published(self, position: int) -> None:
         """Note how far `published` was raised."""
-        with contextlib.suppress(ValueError):  # closed meanwhile
+        try:
             _POSITION.pack_into(self._map, _PUBLISHED, position)
+        except ValueError:  # closed meanwhile
+            return
 
     def published(self) -> int:
         """What `published` was raised to last, as far as this page knows: the index decides. Everything once closed."""
@@ -68,6 +72,20 @@ class SharedPage:
         except ValueError:
             return _EVERYTHING
         return position
+
+    def set_flushing(self, is_flushing: bool) -> None:
+        """Note that a flush begins, or ended."""
+        try:
+            self._map[_FLUSHING] = is_flushing
+        except ValueError:  # closed meanwhile
+            return
+
+    def is_flushing(self) -> bool:
+        """Whether somebody leads a flush, or was killed while he did."""
+        try:
+            return bool(self._map[_FLUSHING])
+        except ValueError:
+            return False
 
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""
