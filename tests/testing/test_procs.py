@@ -115,8 +115,9 @@ def test_a_stopped_child_can_be_killed() -> None:
 
 
 def test_a_signal_reaches_the_child() -> None:
-    handled = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: print('asked to end'))\n"
-    with procs.python(f"{handled}print('ready')\nsignal.pause()") as child:
+    handler = "lambda *_: asked.append(print('asked to end'))"
+    handled = f"import signal, time\nasked = []\nsignal.signal(signal.SIGTERM, {handler})\n"
+    with procs.python(f"{handled}print('ready')\nwhile not asked:\n    time.sleep(0.01)") as child:
         child.wait_for("ready")
         child.signal(signal.SIGTERM)
         assert child.succeed() == ["ready", "asked to end"]
