@@ -20,7 +20,6 @@ import lmdb
 
 from kafkalite import config, disk
 from kafkalite.errors import (
-    ClosedError,
     KafkaliteError,
     OffsetConflictError,
     OutcomeUnknownError,
@@ -141,8 +140,7 @@ class Committer:
             with write.threads:
                 if operation.is_done:
                     return
-                if self._index.is_closed:
-                    raise ClosedError("the store was closed meanwhile: open it again")
+                write.refuse_closed()
                 try:
                     write.lock(timeout)
                     while not operation.is_done:

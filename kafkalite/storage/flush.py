@@ -92,6 +92,8 @@ class Flusher:
         if flush.threads.locked() and not is_free_within(flush.threads, self._pause(self._last, deadline)):
             return False
         with flush.threads:
+            if flush.is_closed:
+                return self._is_published(end)
             try:
                 if not flush.try_lock():
                     return False
@@ -148,8 +150,7 @@ class Flusher:
         if not is_free_within(write.threads, deadline.timeout()):
             raise StoreBusyError("another thread of this process is appending: allow more time")
         with write.threads:
-            if self._index.is_closed:
-                raise ClosedError("the store was closed meanwhile: open it again")
+            write.refuse_closed()
             try:
                 write.lock(deadline.timeout())
                 with self._index.begin(write=True) as transaction:

@@ -29,7 +29,7 @@ from typing import Final
 
 from kafkalite import clock, disk
 from kafkalite.clock import Deadline
-from kafkalite.errors import StoreBusyError
+from kafkalite.errors import ClosedError, StoreBusyError
 from kafkalite.storage.page import SharedPage
 
 FIRST_BYTE: Final = 1 << 61
@@ -63,6 +63,8 @@ class RangeLock:
     def __init__(self, fd: int, number: int, page: SharedPage | None) -> None:
         self.name = NAMES[number]
         self.threads = threading.Lock()
+        self.is_closed = False
+        """Set under `threads` when the store is closed: the descriptor may be another file's by now."""
         self._number = number
         self._page = page
         self._note = page.holder_setter(number) if page is not None else None
@@ -109,11 +111,17 @@ class RangeLock:
         if not is_free_within(self.threads, deadline.timeout()):
             raise StoreBusyError(f"another thread of this process holds the store's {self.name} lock: allow more time")
         with self.threads:
+            self.refuse_closed()
             try:
                 self.lock(deadline.timeout())
                 yield
             finally:
                 self.unlock()
+
+    def refuse_closed(self) -> None:
+        """Raise `ClosedError` when the store was closed; under `threads`."""
+        if self.is_closed:
+            raise ClosedError("the store was closed meanwhile: open it again")
 
     def busy(self) -> str:
         """Who has it, for an error message."""
@@ -156,3 +164,8 @@ class Locks:
         self.flush = RangeLock(self._fd, FLUSH, page)
         self.spare = RangeLock(self._fd, SPARE, page)
         self.write = RangeLock(self._fd, WRITE, page)
+
+    def close(self) -> None:
+        """Nobody takes a lock any more; the caller holds all `threads`."""
+        for lock in (self.flush, self.spare, self.write):
+            lock.is_closed = True

@@ -369,6 +369,7 @@ def close_store(
                     try:
                         is_sealed = is_last and _seal(place, opened)
                     finally:
+                        locks.close()
                         opened.environment.close()
                         opened.journal.close()
                         locks.open.release()
