@@ -357,10 +357,10 @@ def test_a_moved_store_is_trusted(path: Path, tmp_path: Path, rebuilds: list[Pat
 
 def test_a_newer_format_is_refused_and_nothing_changed(path: Path) -> None:
     filled(path)
-    file = resolve(path).file
+    file, state = resolve(path).file, state_of(path)
     with file.open("r+b") as stream:
         for number in range(2):
-            slot = bytearray(superblock.encode(state_of(path)._replace(generation=number + 8)))
+            slot = bytearray(superblock.encode(state._replace(generation=number + 8)))
             pack_into(">H", slot, 8, superblock.FORMAT_VERSION + 1)
             pack_into(">Q", slot, superblock.SLOT_SIZE - 8, hash64(bytes(slot[:-8])))
             stream.seek(number * superblock.SLOT_SIZE)
