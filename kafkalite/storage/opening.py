@@ -172,6 +172,7 @@ def _join(place: Place, fd: int, locks: Locks, found: Superblock | None) -> Open
         page = SharedPage(place.run)
         locks.attach(page)
         environment = Index(place.index)
+        environment.env.reader_check()
     except BaseException:
         locks.open.release()
         raise
