@@ -220,13 +220,21 @@ class Engine:
             settings = self.committer.settings
             size = segment.next_size(positions.segment_size, needed + FRAME_HEADER_SIZE, settings["segment_bytes"])
             number = segment.number_of(positions.tail) + 1
+            if not self._announce_spare(number, 0, deadline):  # nobody may roll into it while it is written over
+                return
             self.journal.segments.prepare(number, size, zeros=settings["durability"] != "none")
             self.journal.forget(number)
-            with self.locks.write.held(deadline), self.index.writing() as transaction:
-                now = index.read_positions(transaction)
-                if segment.number_of(now.tail) + 1 == number:
-                    index.write_positions(transaction, now._replace(spare_size=size))
+            self._announce_spare(number, size, deadline)
         self.committer.wants_segment = False
+
+    def _announce_spare(self, number: int, size: int, deadline: Deadline) -> bool:
+        """Say that the next segment is prepared, or with size 0 that it is not; False when it is not the next one."""
+        with self.locks.write.held(deadline), self.index.writing() as transaction:
+            now = index.read_positions(transaction)
+            is_next = segment.number_of(now.tail) + 1 == number
+            if is_next and now.spare_size != size:
+                index.write_positions(transaction, now._replace(spare_size=size))
+        return is_next
 
     # Reading
 

@@ -76,8 +76,10 @@ def abandon_engine(engine: Engine) -> None:
             del engine_module._engines[key]
     engine.wakeup.close()
     opened = engine._opened
-    opened.environment.close()
-    opened.journal.close()
+    with engine._quiet():  # a killed process prepares no segment any more
+        opened.locks.close()
+        opened.environment.close()
+        opened.journal.close()
     opened.page.close()
     opened.locks.open.release()
     disk.close(opened.fd)

@@ -11,6 +11,7 @@ from typing import Any, Self
 import pytest
 
 from kafkalite import disk
+from kafkalite.clock import Deadline
 from kafkalite.errors import (
     OffsetConflictError,
     ProducerFencedError,
@@ -355,6 +356,23 @@ def test_a_segment_is_wanted_when_half_of_the_one_in_use_is_full(engine: Engine)
     assert engine.index.positions().spare_size == 2 * segment.FIRST_SIZE
     engine.commit(append(b"x"))
     assert not engine.committer.wants_segment
+
+
+def test_nobody_can_roll_into_a_segment_that_is_being_made_larger(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its zeros would be written over what another process appends meanwhile."""
+    engine._prepare_now()
+    assert engine.index.positions().spare_size > 0
+    sizes: list[int] = []
+    noting = {"zeros", "reserve"}
+    monkeypatch.setattr(
+        disk, "on_step", lambda step: sizes.append(engine.index.positions().spare_size) if step in noting else None
+    )
+    engine._prepare(3 << 20, Deadline(FORTY))
+    assert sizes
+    assert set(sizes) == {0}
+    assert engine.index.positions().spare_size > 3 << 20
 
 
 def test_a_prepared_segment_that_is_too_small_is_made_larger(engine: Engine) -> None:
