@@ -12,7 +12,6 @@ import errno
 import functools
 import mmap
 import os
-import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -234,10 +233,6 @@ def link_count(fd: int) -> int:
     return os.fstat(fd).st_nlink
 
 
-def is_regular(fd: int) -> bool:
-    return stat.S_ISREG(os.fstat(fd).st_mode)
-
-
 def rename(source: Path, target: Path) -> None:
     step(f"rename {source.name}")
     source.rename(target)
@@ -296,7 +291,6 @@ def map_shared(fd: int, size: int) -> Map:
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
-_GET_LOCK: Final = getattr(fcntl, "F_OFD_GETLK", None)
 LOCK_CONFLICTS: Final = (errno.EAGAIN, errno.EACCES)
 
 
@@ -324,13 +318,6 @@ def is_taken(take: Callable[[], object]) -> bool:
             return False
         raise
     return True
-
-
-def is_locked(fd: int, byte: int) -> bool:
-    """Whether another description holds the byte exclusively: the lock is tested, not taken."""
-    request = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
-    answer = fcntl.fcntl(fd, _GET_LOCK, request)  # type: ignore[arg-type]
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 # The machine

@@ -140,7 +140,7 @@ def _directory(path: Path) -> None:
     (path / "thesis.tex").write_text("years of work")
 
 
-# Fails for a socket: the system's ENXIO comes out as it is.
+# Once broken: the system's ENXIO comes out as it is.
 @pytest.mark.parametrize(
     "make", [_text, _short, _sqlite, _fifo, _socket, _directory], ids=lambda make: make.__name__[1:]
 )
@@ -158,7 +158,7 @@ def test_what_is_no_store_is_named_and_left_as_it_is(
     assert [entry.name for entry in tmp_path.iterdir()] == ["thing.klite"]
 
 
-# Fails: a directory `superblock-run` is made beside the superblock, and stays.
+# Once broken: a directory `superblock-run` is made beside the superblock, and stays.
 def test_a_file_of_a_store_is_not_the_store(open_store: OpenStore, tmp_path: Path) -> None:
     with open_store(tmp_path / "s") as store:
         store.topic("t").append(b"v")
@@ -171,7 +171,7 @@ def test_a_file_of_a_store_is_not_the_store(open_store: OpenStore, tmp_path: Pat
         assert [record.value for record in store.topic("t").read()] == [b"v"]
 
 
-# Fails: mkdir's NotADirectoryError, FileExistsError and their like come out as they are.
+# Once broken: mkdir's NotADirectoryError, FileExistsError and their like come out as they are.
 @pytest.mark.parametrize("rest", ["s.klite", "deeper/s.klite", "s/"])
 def test_a_path_that_leads_through_a_file_is_an_error_that_names_it(tmp_path: Path, rest: str) -> None:
     (tmp_path / "file.txt").write_text("in the way")
@@ -215,7 +215,7 @@ def newer(path: Path) -> bytes:
     return bytes(data)
 
 
-# Fails: the page of `run/` stays open, and mapped for writing, while anything refers to the closed store.
+# Once broken: the page of `run/` stays open, and mapped for writing, while anything refers to the closed store.
 def test_a_closed_store_holds_nothing_of_the_disk(tmp_path: Path) -> None:
     with kafkalite.connect(tmp_path / "s") as store:
         store.topic("t").append(b"v")

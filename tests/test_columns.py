@@ -334,7 +334,7 @@ for name, call in {
 """
 
 
-# Fails for send: found out only when the batch is sealed, it stays in the producer's queue and fails all after it.
+# Once broken: found out only when the batch is sealed, it stays in the producer's queue and fails all after it.
 def test_a_header_that_is_not_utf8_is_refused_by_the_call_that_brought_it(
     open_store: OpenStore, tmp_path: Path
 ) -> None:

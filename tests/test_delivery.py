@@ -184,7 +184,7 @@ def test_without_acknowledgement_deliveries_are_done_at_once_and_know_no_offset(
     assert [record.value for record in topic.read()] == [b"v"]
 
 
-# Fails: it says range(-1, 1), two offsets that were never given.
+# Once broken: it says range(-1, 1), two offsets that were never given.
 def test_without_acknowledgement_send_many_claims_no_offsets(store: Store) -> None:
     topic = store.topic("t")
     with store.producer(linger_ms=AN_HOUR, acks=0) as producer:

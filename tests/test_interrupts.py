@@ -188,7 +188,7 @@ input()
 """
 
 
-# Fails for closing the store: interrupted in its producer's flush, it waits a minute for the same leader once more.
+# Once broken: interrupted in its producer's flush, it waits a minute for the same leader once more.
 @pytest.mark.parametrize("call", ["append", "result", "close", "store close"])
 def test_ctrl_c_ends_a_call_that_waits_for_the_flush_of_a_stopped_leader(
     open_store: OpenStore, tmp_path: Path, call: str

@@ -222,7 +222,7 @@ def test_a_refused_record_leaves_the_ones_around_it(store: Store) -> None:
     assert values(topic) == [b"before", b"after"]
 
 
-# Fails: the name's handle is kept for the producer's life, so that every record is lost.
+# Once broken: the name's handle is kept for the producer's life, so that every record is lost.
 def test_a_name_means_the_topic_that_has_it_now(store: Store) -> None:
     store.topic("t")
     with store.producer(linger_ms=0) as producer:
@@ -514,7 +514,7 @@ def test_failures_become_a_note_on_the_exception_of_the_block(store: Store) -> N
     assert ["1 records were not committed" in note for note in caught.value.__notes__] == [True]
 
 
-# Fails: only a DeliveryError becomes a note, any other error of closing takes the place of the block's.
+# Once broken: only a DeliveryError becomes a note, any other error of closing takes the place of the block's.
 def test_a_timeout_at_close_does_not_hide_the_exception_of_the_block(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -429,7 +429,7 @@ def test_handles_of_a_deleted_topic_raise_and_go_on_raising_when_it_is_created_a
     assert [record.value for record in new.read()] == [b"new"]
 
 
-# Fails: they look the topic up by name, and so find, or change, the one that took its name.
+# Once broken: they look the topic up by name, and so find, or change, the one that took its name.
 def test_a_handle_of_a_deleted_topic_does_not_alter_the_one_of_the_same_name(store: Store) -> None:
     old = store.topic("t", retention_ms=5)
     store.delete_topic("t")

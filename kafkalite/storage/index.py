@@ -47,7 +47,6 @@ PRODUCERS: Final = b"\x03"
 TOPICS: Final = b"\x04"
 SEGMENTS: Final = b"\x05"
 CATALOGUE: Final = b"\x06"
-DERIVED: Final = (BATCHES, LOGS, PRODUCERS, TOPICS, SEGMENTS, CATALOGUE)
 
 BATCH_KEY: Final = Struct(">BIQ")
 BATCH_ROW: Final = Struct(">QIq")

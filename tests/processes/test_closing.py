@@ -46,7 +46,7 @@ def close_while_the_keeper_prepares(path: Path, acks: Path, board: Board) -> Non
             time.sleep(0.001)
 
 
-# Open defect: it does, and acknowledged records are overwritten with zeros.
+# Once broken: it does, and acknowledged records are overwritten with zeros.
 def test_a_segment_still_being_prepared_at_closing_is_not_zeroed_under_others(
     fork: Fork, board: Board, place: Path, tmp_path: Path
 ) -> None:
@@ -98,7 +98,7 @@ def close_under_threads(path: Path, directory: Path, rounds: int) -> None:
     assert not strange, [f"{type(error).__name__}: {error}" for error in strange]
 
 
-# Open defect: an append that overlaps the closing is acknowledged, and lost behind the seal.
+# Once broken: an append that overlaps the closing is acknowledged, and lost behind the seal.
 def test_closed_while_threads_append_and_read(fork: Fork, place: Path, tmp_path: Path) -> None:
     fork(history.create, place, segment_bytes=512 * 1024, durability="none").result()
     closer: Forked = fork(close_under_threads, place, tmp_path, 15)

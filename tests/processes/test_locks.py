@@ -92,7 +92,7 @@ def test_writer_stopped_in_its_append_is_named_readers_go_on_and_all_resume(
     assert proof.records > before > 0
 
 
-# Open defect: a waiter whose time runs out gets OutcomeUnknownError, which does not say whose flush it waited for.
+# Once broken: a waiter whose time runs out gets OutcomeUnknownError, which does not say whose flush it waited for.
 def test_stopped_leader_of_a_flush_is_named_readers_go_on_and_all_resume(
     fork: Fork, board: Board, place: Path, tmp_path: Path
 ) -> None:
@@ -115,7 +115,7 @@ def test_stopped_leader_of_a_flush_is_named_readers_go_on_and_all_resume(
     assert re.search(rf"\b{leader.pid}\b.*stopped", str(error)), error
 
 
-# Open defect: closing waits for FLUSH up to the tail, even that of others.
+# Once broken: closing waits for FLUSH up to the tail, even that of others.
 def test_reader_comes_and_goes_while_a_leader_of_a_flush_is_stopped(fork: Fork, place: Path, tmp_path: Path) -> None:
     """It wrote nothing, so there is nothing that it would have to wait for when it closes the store."""
     fork(history.write, place, 9, tmp_path / "acks-9", 10).result()
@@ -179,7 +179,7 @@ def roll_in_threads(path: Path, writer: int, directory: Path) -> None:
             thread.join()
 
 
-# Open defect: an operation appended by another while its owner had NeedsSegment in hand is submitted once more.
+# Once broken: an operation appended by another while its owner had NeedsSegment in hand is submitted once more.
 @pytest.mark.parametrize("processes", [1, 2])
 def test_threads_that_roll_append_nothing_twice(fork: Fork, place: Path, tmp_path: Path, processes: int) -> None:
     """An operation whose owner was told to prepare a segment may be appended by another thread meanwhile."""
