@@ -118,9 +118,14 @@ class TopicEncoder(Generic[K, V]):
         if expected is not None:
             self._check_expected(expected, partition)
         raw = self.serialize_value(value)
-        raw_key = None if key is None else self.serialize_key(key)
-        pairs = header_tuple(headers) if headers else None
-        size = (len(raw) if raw else 0) + (len(raw_key) if raw_key else 0) + (header_size(pairs) if pairs else 0)
+        size = len(raw) if raw else 0
+        raw_key = pairs = None
+        if key is not None:
+            raw_key = self.serialize_key(key)
+            size += len(raw_key) if raw_key else 0
+        if headers:
+            pairs = header_tuple(headers)
+            size += header_size(pairs)
         if size > state.settings["max_message_bytes"]:
             raise too_large(state, size)
         if partition is None:
@@ -128,9 +133,8 @@ class TopicEncoder(Generic[K, V]):
         else:
             state.log_id(partition)
         timestamp = clock.now_ms() if timestamp_ms is None else check_timestamp(timestamp_ms)
-        return partition, self.seal(
-            [raw], [raw_key] if key is not None else None, timestamp, None, [pairs] if pairs else None
-        )
+        keys = None if key is None else (raw_key,)
+        return partition, self.seal((raw,), keys, timestamp, None, None if pairs is None else (pairs,))
 
     def _choose(self, key: bytes | None) -> int:
         return self.next_turn() if key is None else self.partition_of(key)

@@ -18,7 +18,7 @@ from kafkalite import clock
 from kafkalite.clock import Deadline
 from kafkalite.columns import TopicEncoder, check_timestamp, header_size, header_tuple, too_large
 from kafkalite.commit_queue import RETRY_SECONDS, CommitQueue
-from kafkalite.delivery import Delivery, PendingBatch, PendingGroup, Row
+from kafkalite.delivery import Delivery, PendingBatch, PendingGroup
 from kafkalite.errors import (
     ClosedError,
     ConfigError,
@@ -186,7 +186,7 @@ class Producer:
             self._check_size(lane, size, pairs)
         if partition is not None:
             lane.buffer.topic.log_id(partition)
-        row = (value, key, now, pairs)
+        token = object()
         while True:
             chosen = partition
             if chosen is None:
@@ -200,14 +200,15 @@ class Producer:
                     continue
             if pairs:
                 batch.has_headers = True
-            batch.rows.append(row)
-            if not batch.is_sealed or self._was_counted(batch, row):
+            rows = batch.rows
+            rows += (value, key, now, pairs, token)  # one atomic call: nothing that runs Python in it
+            if not batch.is_sealed or self._was_counted(batch, token):
                 break
         batch.size += size
         if batch.size >= self._full_at:
             self._seal(lane.buffer, batch)
             self._make_room()
-        return Delivery(batch, row)
+        return Delivery(batch, token)
 
     def _lane(self, topic: object) -> _Lane:
         """The lane of a topic handle or name, made when it is first used."""
@@ -258,10 +259,10 @@ class Producer:
         self._linger_from_now()
         return batch
 
-    def _was_counted(self, batch: PendingBatch, row: Row) -> bool:
-        """Whether a row that was appended while its batch was being sealed is in it."""
+    def _was_counted(self, batch: PendingBatch, token: object) -> bool:
+        """Whether a record that was appended while its batch was being sealed is in it."""
         with self._queue.lock:
-            return batch.holds(row)
+            return batch.holds(token)
 
     def _seal(self, buffer: _Buffer, batch: PendingBatch) -> None:
         """No more records for this batch: into the queue with it."""

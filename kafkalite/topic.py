@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
+_new = tuple.__new__
+
 
 class Topic(Generic[K, V]):
     """A topic of a store, from `Store.topic`."""
@@ -79,11 +81,10 @@ class Topic(Generic[K, V]):
         `UnknownTopicError`, and what `Engine.commit` does.
         """
         self._store._use_to_write()
-        encoder = self._encoder
-        partition, batch = encoder.one(value, key, partition, headers, timestamp_ms, expected_end_offset)
+        partition, batch = self._encoder.one(value, key, partition, headers, timestamp_ms, expected_end_offset)
         state = self._state
-        done = self._engine.append((Append(state.log_ids[partition], batch, state, expected_end_offset),))
-        return RecordMetadata(self.name, partition, done.offsets[0], batch.max_timestamp)
+        done = self._engine.append((_new(Append, (state.log_ids[partition], batch, state, expected_end_offset)),))
+        return _new(RecordMetadata, (self.name, partition, done.offsets[0], batch[7]))
 
     def append_many(
         self,

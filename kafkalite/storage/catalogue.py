@@ -114,7 +114,7 @@ def _row(key: Sequence[Any], value: bytes | None) -> tuple[bytes, bytes | None]:
             return index.CATALOGUE + fact.encode(), value
         case ["log_start", int(log_id)]:
             start = msgpack.unpackb(value or b"\0")
-            return index.LOG_KEY.pack(2, log_id), index.LOG_ROW.pack(start, start)
+            return index.LOG_KEY.pack(index.LOG, log_id), index.LOG_ROW.pack(start, start)
     # A fact that a later version added and that this one can do without.
     return index.CATALOGUE + msgpack.packb(key), value
 

@@ -43,10 +43,13 @@ SEQUENCE_LIMIT: Final = 2**31
 CACHED_LOGS: Final = 100_000
 WITHDRAW_TIMEOUT: Final = 1.0
 FAILED_FOR_GOOD: Final = 2
+NEVER: Final = -1
+NOWHERE: Final = (0,) * len(Positions._fields)
 
 _pack_positions = index.POSITIONS_ROW.pack
 _pack_batch_key = index.BATCH_KEY.pack
 _pack_batch_row = index.BATCH_ROW.pack
+_pack_producer_key = index.PRODUCER_KEY.pack
 
 
 class Append(NamedTuple):
@@ -69,7 +72,7 @@ class Operation:
     def __init__(self, appends: Sequence[Append] = (), decide: Decide | None = None) -> None:
         self.appends = appends
         self.decide = decide
-        self.offsets: list[int] = []
+        self.offsets: Sequence[int] = ()
         self.end = 0
         self.error: BaseException | None = None
         self.is_done = False
@@ -84,28 +87,41 @@ class NeedsSegment(Exception):  # noqa: N818  (a signal between append and prepa
 
 
 class _Group:
-    """What one LMDB transaction will append: frames from `start` to `position`, and rows; on top of the positions."""
+    """What one LMDB transaction will append: frames from `tail` to `position`, and rows; on top of the positions.
+
+    One is kept from transaction to transaction: a lone writer goes on where it stopped.
+    """
 
     __slots__ = (
         "buffers", "catalogue", "chain", "durable", "era", "failed", "flushing", "position", "published", "rows",
         "segment_size", "spare_size", "start", "tail",
     )  # fmt: skip
 
-    def __init__(self, before: tuple[int, ...]) -> None:
-        (
-            self.tail, self.chain, self.durable, self.published, self.flushing, self.failed, self.era, self.catalogue,
-            self.segment_size, self.spare_size,
-        ) = before  # fmt: skip
-        self.start = self.position = self.tail
+    def __init__(self) -> None:
         self.buffers: list[bytes] = []
         self.rows: list[tuple[bytes, bytes | None]] = []
+        self.begin(NOWHERE)
+
+    def begin(self, before: tuple[int, ...]) -> None:
+        """Begin at the positions that the index holds."""
+        (
+            self.position, self.chain, self.durable, self.published, self.flushing, self.failed, self.era,
+            self.catalogue, self.segment_size, self.spare_size,
+        ) = before  # fmt: skip
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begin where the last transaction ended."""
+        self.tail = self.start = self.position
+        self.buffers.clear()
+        self.rows.clear()
 
 
 class Committer:
     """Appends operations under WRITE. One for a process and store, shared by its threads.
 
-    What was read of the index is remembered as long as the tail is where this process left it: a lone writer looks
-    nothing up. A transaction that fails forgets it all.
+    What was read of the index is remembered: LMDB numbers its transactions, and when ours follows our last one a lone
+    writer looks nothing up. A transaction that fails forgets it all.
     """
 
     def __init__(self, environment: index.Index, journal: Journal, locks: Locks) -> None:
@@ -114,8 +130,8 @@ class Committer:
         self._journal = journal
         self._write = locks.write
         self._queue: deque[Operation] = deque()
-        self._row = b""
-        self._positions: tuple[int, ...] = ()
+        self._group = _Group()
+        self._next = NEVER
         self._ends: dict[int, tuple[int, int]] = {}
         self._producers: dict[tuple[int, int], ProducerState] = {}
         self._settings_epoch = -1
@@ -130,17 +146,19 @@ class Committer:
         Interrupted, it comes back only when it is known whether the operation was appended (`operation.is_done`).
         """
         write = self._write
+        threads = write.threads
         try:
             self._queue.append(operation)
-            if not is_free_within(write.threads, timeout):
+            if threads.locked() and not is_free_within(threads, timeout):
                 raise OutcomeUnknownError(
                     "another thread of this process is appending, and has not come to an end in the time allowed: "
                     "it may still append this as well"
                 )
-            with write.threads:
+            with threads:
                 if operation.is_done:
                     return
-                write.refuse_closed()
+                if write.is_closed:
+                    write.refuse_closed()
                 try:
                     write.lock(timeout)
                     while not operation.is_done:
@@ -171,20 +189,29 @@ class Committer:
         comes between the commit and the mark finds in the index that it was committed.
         """
         operations = list(self._queue)
-        group: _Group | None = None
+        group = self._group
         count = 0
         try:
-            with self._begin(write=True) as transaction:  # committed at the block's end, aborted by what leaves it
-                group = _Group(self._look(transaction))
-                count = self._build(transaction, group, operations)
+            # To write; committed at the block's end, aborted by what leaves it.
+            with self._begin(None, None, True) as transaction:
+                number = transaction.id()
+                if number != self._next or len(self._ends) >= CACHED_LOGS:
+                    self._look(transaction)
+                if len(operations) == 1 and self._add_alone(group, operations[0]):
+                    count = 1
+                else:
+                    count = self._build(transaction, group, operations)
                 if group.buffers:
                     self._put(transaction, group)
             self._settle(operations, count)
+            self._next = number + 1 if group.buffers else NEVER
+            group.go_on()
         except BaseException as error:
-            self._forget()
-            if group is not None and self._is_appended(group):
+            is_appended = self._is_appended(group)
+            if is_appended:
                 self._settle(operations, count)
-            elif isinstance(error, lmdb.Error):
+            self._forget()
+            if isinstance(error, lmdb.Error) and not is_appended:
                 raise self._index.translated(error) from error
             raise
         if not group.spare_size:
@@ -203,16 +230,15 @@ class Committer:
         return group.position != group.tail and self._index.positions().tail == group.position
 
     def _forget(self) -> None:
-        self._row = b""
+        self._next = NEVER
+        self._group.begin(NOWHERE)
         self._ends.clear()
         self._producers.clear()
 
-    def _look(self, transaction: lmdb.Transaction) -> tuple[int, ...]:
-        """Where the journal stands; takes notice of what other processes did since we last looked."""
-        if transaction.get(index.POSITIONS) == self._row and len(self._ends) < CACHED_LOGS:
-            return self._positions
+    def _look(self, transaction: lmdb.Transaction) -> None:
+        """See where the journal stands, and take notice of what other processes did since we last looked."""
         positions = index.read_positions(transaction)
-        if self._positions[:1] != positions[:1] or len(self._ends) >= CACHED_LOGS:
+        if self._group.position != positions.tail or len(self._ends) >= CACHED_LOGS:
             self._forget()
         if positions.flush_failed:
             raise flush_failed(positions)
@@ -220,15 +246,20 @@ class Committer:
             self.settings = config.defaults("store") | (index.fact(transaction, "store") or {})
             self.publishes_at_once = self.settings["durability"] != "commit"
             self._settings_epoch = positions.catalogue
-        return positions
+        self._group.begin(positions)
 
     def _build(self, transaction: lmdb.Transaction, group: _Group, operations: Sequence[Operation]) -> int:
-        """Put into the group the first operations that go together; returns how many they are."""
+        """Put into the group the first operations that go together; returns how many they are.
+
+        One that looks at the index, and one that fails, is alone in its group: it sees what the ones before it put.
+        """
         for count, operation in enumerate(operations):
+            if operation.decide is not None and count:
+                return count
+            operation.error = None
+            operation.end = group.position
             try:
                 if operation.decide is not None:
-                    if count:  # it must see what the ones before it put
-                        return count
                     operation.appends = operation.decide(transaction)
                 size = frame.HEADER_SIZE  # of an END frame
                 for append in operation.appends:
@@ -237,15 +268,56 @@ class Committer:
                     if count:
                         return count
                     self._roll(group, size)
-                operation.error = None
-                operation.end = group.position
                 self._add(transaction, group, operation)
             except KafkaliteError as error:
+                self._ends.clear()  # it has perhaps put ends there that will never be
+                self._producers.clear()
+                if count:
+                    return count
                 operation.error = error
-                operation.end = group.position
+                return 1
             if operation.decide is not None:
                 return 1
         return len(operations)
+
+    def _add_alone(self, group: _Group, operation: Operation) -> bool:
+        """`_build` for the commonest operation, in half the time; False for any other.
+
+        It has one batch, without a producer, of a log whose end is remembered, fits, and fails nowhere.
+        """
+        if len(operation.appends) != 1:
+            return False
+        ((log_id, batch, topic, expected_end),) = operation.appends
+        known = self._ends.get(log_id)
+        position = group.position
+        payload = batch.payload
+        length = BATCH_HEADER_SIZE + len(payload)
+        end = position + frame.HEADER_SIZE + length + (-length & 7)
+        if (
+            known is None
+            or batch.producer_id >= 0
+            or log_id == CATALOGUE_LOG
+            or (topic is not None and topic.epoch != group.catalogue)
+            or (expected_end is not None and expected_end != known[0])
+            or (end & BYTE_MASK) > group.segment_size - frame.HEADER_SIZE
+            or operation.decide is not None
+        ):
+            return False
+        offset, latest = known
+        if batch.max_timestamp > latest:  # noqa: PLR1730  (max() is a call, on the hot path)
+            latest = batch.max_timestamp
+        head, group.chain = frame.encode_batch(
+            batch, log_id, offset, group.era, frame.COMMIT, group.durable, group.chain, position
+        )
+        group.buffers += (head, payload, frame.PADDING[length & 7])
+        last_offset = offset + batch.last_offset_delta
+        group.rows.append(
+            (_pack_batch_key(index.BATCH, log_id, last_offset), _pack_batch_row(position, length, latest))
+        )
+        self._ends[log_id] = last_offset + 1, latest
+        operation.offsets = [offset]
+        operation.end = group.position = end
+        return True
 
     def _roll(self, group: _Group, needed: int) -> None:
         """Go over to the prepared segment; raises `NeedsSegment` when there is none, or a smaller one."""
@@ -271,23 +343,23 @@ class Committer:
     def _add(self, transaction: lmdb.Transaction, group: _Group, operation: Operation) -> None:
         """Check an operation as a whole, then add its frames and rows to the group."""
         epoch = group.catalogue
-        cached = self._ends
-        ends: dict[int, tuple[int, int]] = {}
-        producers: dict[tuple[int, int], ProducerState] = {}
-        placed: list[tuple[int, SealedBatch, int, int]] = []
+        ends = self._ends
         offsets: list[int] = []
+        placed: list[tuple[int, SealedBatch, int, int]] = []
+        producers: list[tuple[bytes, bytes | None]] = []
         for log_id, batch, topic, expected_end in operation.appends:
             if topic is not None and topic.epoch != epoch:
                 catalogue.revalidate(transaction, topic, epoch)
-            offset, latest = ends.get(log_id) or cached.get(log_id) or index.log_end(transaction, log_id)
+            offset, latest = ends.get(log_id) or index.log_end(transaction, log_id)
             if batch.producer_id >= 0:
-                key = (log_id, batch.producer_id)
-                state = producers.get(key) or self._producers.get(key) or index.producer_state(transaction, *key)
+                producer = (log_id, batch.producer_id)
+                state = self._producers.get(producer) or index.producer_state(transaction, *producer)
                 repeated = known_batch(state, batch)
                 if repeated is not None:
                     offsets.append(repeated)
                     continue
-                producers[key] = next_state(state, batch, offset)
+                self._producers[producer] = state = next_state(state, batch, offset)
+                producers.append((_pack_producer_key(index.PRODUCER, *producer), state.encode()))
             if expected_end is not None and expected_end != offset:
                 raise conflict(topic, log_id, expected_end, offset)
             if batch.max_timestamp > latest:  # noqa: PLR1730  (max() is a call, on the hot path)
@@ -295,33 +367,32 @@ class Committer:
             offsets.append(offset)
             placed.append((log_id, batch, offset, latest))
             ends[log_id] = (offset + batch.last_offset_delta + 1, latest)
-        self._encode(group, placed)
-        if producers:
-            for (log_id, producer_id), state in producers.items():
-                group.rows.append((index.PRODUCER_KEY.pack(3, log_id, producer_id), state.encode()))
-            self._producers.update(producers)
-        cached.update(ends)
-        if CATALOGUE_LOG in ends:
-            group.catalogue = ends[CATALOGUE_LOG][0]
         operation.offsets = offsets
-        operation.end = group.position
+        if placed:
+            self._encode(group, placed)
+            group.rows += producers
+            operation.end = group.position
 
     def _encode(self, group: _Group, placed: Sequence[tuple[int, SealedBatch, int, int]]) -> None:
         """The frames of an operation, and the row of each batch."""
         position, chain = group.position, group.chain
-        durable, era, flags = group.durable, group.era, 0
-        for number, (log_id, batch, offset, latest) in enumerate(placed, 1):
+        durable, era, flags, left = group.durable, group.era, 0, len(placed)
+        for log_id, batch, offset, latest in placed:
+            left -= 1
+            if not left:
+                flags = frame.COMMIT
             payload = batch.payload
             length = BATCH_HEADER_SIZE + len(payload)
-            if number == len(placed):
-                flags = frame.COMMIT
             head, chain = frame.encode_batch(batch, log_id, offset, era, flags, durable, chain, position)
             group.buffers += (head, payload, frame.PADDING[length & 7])
-            key = _pack_batch_key(1, log_id, offset + batch.last_offset_delta)
-            group.rows.append((key, _pack_batch_row(position, length, latest)))
+            last_offset = offset + batch.last_offset_delta
+            group.rows.append(
+                (_pack_batch_key(index.BATCH, log_id, last_offset), _pack_batch_row(position, length, latest))
+            )
             if log_id == CATALOGUE_LOG:
                 envelope = parse(head[frame.HEADER_SIZE :] + payload)
                 group.rows += catalogue.rows(native.decode(envelope, payload))
+                group.catalogue = last_offset + 1
             position += frame.HEADER_SIZE + length + (-length & 7)
         group.position, group.chain = position, chain
 
@@ -332,17 +403,21 @@ class Committer:
             self._journal.write(group.start, group.buffers, end - group.start)
         except OSError as error:
             raise _append_failed(error) from error
+        put = transaction.put
         for key, value in group.rows:
             if value is None:
                 transaction.delete(key)
             else:
-                transaction.put(key, value)
-        self._positions = positions = (
-            end, group.chain, group.durable, end if self.publishes_at_once else group.published, group.flushing,
-            group.failed, group.era, group.catalogue, group.segment_size, group.spare_size,
+                put(key, value)
+        if self.publishes_at_once:
+            group.published = end
+        put(
+            index.POSITIONS,
+            _pack_positions(
+                end, group.chain, group.durable, group.published, group.flushing, group.failed, group.era,
+                group.catalogue, group.segment_size, group.spare_size,
+            ),
         )  # fmt: skip
-        self._row = row = _pack_positions(*positions)
-        transaction.put(index.POSITIONS, row)
         if disk.on_step is not None:
             disk.step("index commit")
 
@@ -356,7 +431,7 @@ def _append_failed(error: OSError) -> Exception:
 
 def segment_row(header: segment.Header) -> tuple[bytes, bytes]:
     """The index's row of a segment."""
-    return index.SEGMENT_KEY.pack(5, header.number), index.SEGMENT_ROW.pack(header.size, header.era)
+    return index.SEGMENT_KEY.pack(index.SEGMENT, header.number), index.SEGMENT_ROW.pack(header.size, header.era)
 
 
 def known_batch(state: ProducerState | None, batch: SealedBatch) -> int | None:

@@ -4,16 +4,17 @@ A key's first byte is its table; all else is big-endian. One tree, because each 
 pages (1 µs of 3). LMDB commits are not flushed: after a power cut the index is thrown away and built again.
 
     table          key after the first byte      value
-    0 positions    (nothing)                     `Positions`: where the journal stands; volatile
-    1 batches      log id (4), last offset (8)   position (8), batch length (4), running maximum timestamp (8):
+    1 logs         log id (4)                    log start offset (8), log end offset if no batch is left (8)
+    2 topics       name                          msgpack map: the topic's state, as its record in log 0 says
+    3 segments     number (8)                    size (8), era (4)
+    4 catalogue    name of a fact                msgpack: `store` (settings), `next_log` (first log id not given out)
+    5 batches      log id (4), last offset (8)   position (8), batch length (4), running maximum timestamp (8):
                                                  the offset index, one row a batch
-    2 logs         log id (4)                    log start offset (8), log end offset if no batch is left (8)
-    3 producers    log id (4), producer id (8)   epoch (2), then base and last sequence (4 each) and base offset
+    6 producers    log id (4), producer id (8)   epoch (2), then base and last sequence (4 each) and base offset
                                                  (8) of the last five batches, oldest first
-    4 topics       name                          msgpack map: the topic's state, as its record in log 0 says
-    5 segments     number (8)                    size (8), era (4)
-    6 catalogue    name of a fact                msgpack: `store` (settings), `next_log` (first log id not given out)
+    7 positions    (nothing)                     `Positions`: where the journal stands; volatile
 
+What every commit writes comes last, side by side: fewer pages to copy (0.6 µs of a commit to the newest log).
 The end of a log is the last row of its batches, not a row of its own. The running maximum timestamp never falls
 along a log, so a time is found by bisecting offsets: there is no table of times.
 
@@ -34,19 +35,21 @@ import msgpack
 from kafkalite import disk
 from kafkalite.errors import ClosedError, StoreFailedError, StoreFullError
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MAP_SIZE: Final = 1 << 40
 MAX_READERS: Final = 1024
 LOCK_FILE_SIZE: Final = 128 + 64 * MAX_READERS
 """LMDB's header, and a cache line for each reader."""
 
-POSITIONS: Final = b"\x00"
-BATCHES: Final = b"\x01"
-LOGS: Final = b"\x02"
-PRODUCERS: Final = b"\x03"
-TOPICS: Final = b"\x04"
-SEGMENTS: Final = b"\x05"
-CATALOGUE: Final = b"\x06"
+LOGS: Final = b"\x01"
+TOPICS: Final = b"\x02"
+SEGMENTS: Final = b"\x03"
+CATALOGUE: Final = b"\x04"
+BATCHES: Final = b"\x05"
+PRODUCERS: Final = b"\x06"
+POSITIONS: Final = b"\x07"
+LOG, SEGMENT, BATCH, PRODUCER = LOGS[0], SEGMENTS[0], BATCHES[0], PRODUCERS[0]
+"""The same as numbers, to pack keys with."""
 
 BATCH_KEY: Final = Struct(">BIQ")
 BATCH_ROW: Final = Struct(">QIq")
@@ -229,9 +232,9 @@ def batch_at(transaction: lmdb.Transaction, log_id: int, offset: int) -> BatchRo
 def batches(transaction: lmdb.Transaction, log_id: int, offset: int) -> Iterator[BatchRow]:
     """A log's batches in order, from the first whose last offset is at or after `offset`."""
     cursor = transaction.cursor()
-    if not cursor.set_range(_pack_batch_key(1, log_id, offset)):
+    if not cursor.set_range(_pack_batch_key(BATCH, log_id, offset)):
         return
-    prefix = LOG_KEY.pack(1, log_id)
+    prefix = LOG_KEY.pack(BATCH, log_id)
     for key, value in _items(cursor):
         if not key.startswith(prefix):
             return
@@ -241,10 +244,10 @@ def batches(transaction: lmdb.Transaction, log_id: int, offset: int) -> Iterator
 def batches_backward(transaction: lmdb.Transaction, log_id: int) -> Iterator[BatchRow]:
     """A log's batches from the last to the first."""
     cursor = transaction.cursor()
-    found = cursor.set_range(_pack_batch_key(1, log_id, OFFSET_MAX))
+    found = cursor.set_range(_pack_batch_key(BATCH, log_id, OFFSET_MAX))
     if not (cursor.prev() if found else cursor.last()):
         return
-    prefix = LOG_KEY.pack(1, log_id)
+    prefix = LOG_KEY.pack(BATCH, log_id)
     for key, value in _items(cursor.iterprev()):
         if not key.startswith(prefix):
             return
@@ -253,18 +256,18 @@ def batches_backward(transaction: lmdb.Transaction, log_id: int) -> Iterator[Bat
 
 def log_bounds(transaction: lmdb.Transaction, log_id: int) -> tuple[int, int]:
     """A log's start offset, and the end offset that holds when no batch is left."""
-    row = get(transaction, LOG_KEY.pack(2, log_id))
+    row = get(transaction, LOG_KEY.pack(LOG, log_id))
     return LOG_ROW.unpack(row) if row else (0, 0)
 
 
 def log_end(transaction: lmdb.Transaction, log_id: int) -> tuple[int, int]:
     """The end of a log as appended, published or not: its next offset, and its greatest timestamp so far."""
     cursor = transaction.cursor()
-    if cursor.prev() if cursor.set_range(_pack_batch_key(1, log_id, OFFSET_MAX)) else cursor.last():
+    if cursor.prev() if cursor.set_range(_pack_batch_key(BATCH, log_id, OFFSET_MAX)) else cursor.last():
         table, owner, last_offset = (
             _unpack_batch_key(cursor.key()) if len(cursor.key()) == BATCH_KEY.size else (0, 0, 0)
         )
-        if (table, owner) == (1, log_id):
+        if (table, owner) == (BATCH, log_id):
             return last_offset + 1, _unpack_batch_row(cursor.value())[2]
     return log_bounds(transaction, log_id)[1], NO_TIMESTAMP
 
@@ -302,7 +305,7 @@ class ProducerState(NamedTuple):
 
 
 def producer_state(transaction: lmdb.Transaction, log_id: int, producer_id: int) -> ProducerState | None:
-    row = get(transaction, PRODUCER_KEY.pack(3, log_id, producer_id))
+    row = get(transaction, PRODUCER_KEY.pack(PRODUCER, log_id, producer_id))
     if row is None:
         return None
     (epoch,) = PRODUCER_EPOCH.unpack_from(row)

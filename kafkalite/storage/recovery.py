@@ -198,7 +198,7 @@ class Derivation:
         """Take one BATCH frame; returns its batch's envelope. Raises `CorruptRecordError` when offsets go back."""
         envelope = parse(found.batch)
         self.frame_count += 1
-        key = index.BATCH_KEY.pack(1, found.log_id, envelope.last_offset)
+        key = index.BATCH_KEY.pack(index.BATCH, found.log_id, envelope.last_offset)
         latest = max(self._latest.get(found.log_id, index.NO_TIMESTAMP), envelope.max_timestamp)
         self._rows[key] = index.BATCH_ROW.pack(found.position, found.length, latest)
         if not found.flags & frame.RELOCATED:
@@ -227,7 +227,7 @@ class Derivation:
         """The tables that are known only at the end: segments, producers, the catalogue in the order of its log."""
         self._rows.update(map(segment_row, headers))
         for (log_id, producer_id), state in self._producers.items():
-            self._rows[index.PRODUCER_KEY.pack(3, log_id, producer_id)] = state.encode()
+            self._rows[index.PRODUCER_KEY.pack(index.PRODUCER, log_id, producer_id)] = state.encode()
         for _, batch in sorted(self._catalogue):
             for key, value in catalogue.rows(native.decode(parse(batch), memoryview(batch)[BATCH_HEADER_SIZE:])):
                 if value is None:

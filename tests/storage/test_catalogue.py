@@ -57,8 +57,8 @@ def test_facts_become_rows_and_rows_go_with_them() -> None:
     rows = dict(catalogue.rows(native.decode(envelope, sealed.payload)))
     assert rows[index.topic_key("t")] is not None
     assert rows[index.topic_key("u")] is None
-    assert rows[index.LOG_KEY.pack(2, 16)] == index.LOG_ROW.pack(40, 40)
-    assert set(rows) >= {b"\6store", b"\6next_log"}
+    assert rows[index.LOG_KEY.pack(index.LOG, 16)] == index.LOG_ROW.pack(40, 40)
+    assert set(rows) >= {index.CATALOGUE + b"store", index.CATALOGUE + b"next_log"}
 
 
 def test_a_fact_of_a_later_version_is_kept_and_not_understood() -> None:

@@ -106,10 +106,10 @@ def test_a_value_that_is_not_bytes_is_found(store: kafkalite.Store) -> None:
 
 def test_it_stops_after_a_hundred_problems(store: kafkalite.Store) -> None:
     for number in range(300):
-        change(store, index.BATCH_KEY.pack(1, LOG + 5, number), bytes(20))
+        change(store, index.BATCH_KEY.pack(index.BATCH, LOG + 5, number), bytes(20))
     assert len(store.check().problems) == check.MAX_PROBLEMS
     for number in range(300):
-        change(store, index.BATCH_KEY.pack(1, LOG + 5, number), None)
+        change(store, index.BATCH_KEY.pack(index.BATCH, LOG + 5, number), None)
     assert store.check().ok
 
 

@@ -75,6 +75,46 @@ def test_a_group_is_one_transaction_and_one_write(engine: Engine) -> None:
     assert all(operation.is_done and operation.error is None for operation in operations)
 
 
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 100, 5000])
+@pytest.mark.parametrize("expected_end", [None, 1])
+def test_the_short_way_of_a_lone_batch_gives_the_same_bytes_and_rows_as_the_long_one(
+    engine: Engine, size: int, expected_end: int | None
+) -> None:
+    engine.commit(append(b"so that the log's end is remembered"))
+    committer = engine.committer
+    given = [Append(LOG, batch(bytes(size)), None, expected_end)]
+    ways = [committer._add_alone, lambda group, one: committer._build(None, group, [one])]  # type: ignore[arg-type]
+    outcomes: list[Any] = []
+    for way in ways:
+        committer._forget()
+        with engine.index.snapshot() as transaction:
+            committer._look(transaction)
+            committer._ends[LOG] = index.log_end(transaction, LOG)
+        operation, group = Operation(given), committer._group
+        assert way(group, operation)
+        outcomes.append(
+            (b"".join(group.buffers), list(group.rows), group.position, group.chain, committer._ends[LOG],
+             operation.offsets, operation.end, operation.error)
+        )  # fmt: skip
+    committer._forget()
+    assert outcomes[0] == outcomes[1]
+    assert engine.commit(append(b"next")).offsets == [1]
+
+
+def test_one_that_fails_after_a_roll_commits_nothing_of_it(engine: Engine) -> None:
+    engine._prepare_now()
+    before = engine.index.positions()
+    left = before.segment_size - segment.byte_of(before.tail)
+    conflicting = Operation([Append(LOG, batch(bytes(left)), None, 10**6)])
+    with pytest.raises(OffsetConflictError):
+        engine.commit(conflicting)
+    assert engine.index.positions().tail == before.tail
+    assert conflicting.end == before.tail
+    goes_on = engine.commit(append(b"goes on where it was"))
+    assert segment.number_of(goes_on.end) == segment.number_of(before.tail)
+    assert ends(engine, LOG) == [goes_on.offsets[0] + 1]
+
+
 def test_one_that_fails_leaves_no_trace_in_its_neighbours(engine: Engine) -> None:
     before, after = append(b"before"), append(b"after")
     conflicting = Operation([Append(LOG, batch(b"x")), Append(LOG + 1, batch(b"y"), None, 7)])

@@ -30,7 +30,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 def fill(transaction: lmdb.Transaction, log_id: int, rows: Sequence[BatchRow]) -> None:
     for row in rows:
         transaction.put(
-            index.BATCH_KEY.pack(1, log_id, row.last_offset),
+            index.BATCH_KEY.pack(index.BATCH, log_id, row.last_offset),
             index.BATCH_ROW.pack(row.position, row.length, row.max_timestamp),
         )
 
@@ -97,7 +97,7 @@ def _holds_the_first_record_since(
 
 def test_a_log_without_batches_ends_where_its_row_says(environment: Index) -> None:
     with environment.begin(write=True) as transaction:
-        transaction.put(index.LOG_KEY.pack(2, LOG), index.LOG_ROW.pack(40, 41))
+        transaction.put(index.LOG_KEY.pack(index.LOG, LOG), index.LOG_ROW.pack(40, 41))
         assert index.log_bounds(transaction, LOG) == (40, 41)
         assert tuple(index.log_end(transaction, LOG)) == (41, index.NO_TIMESTAMP)
         assert index.published_end(transaction, LOG, 0) == 41
@@ -109,7 +109,7 @@ def test_a_time_before_the_log_start_is_found_at_or_after_it(environment: Index)
     rows = [BatchRow(4, 96, 8, 10), BatchRow(9, 104, 8, 20)]
     with environment.begin(write=True) as transaction:
         fill(transaction, LOG, rows)
-        transaction.put(index.LOG_KEY.pack(2, LOG), index.LOG_ROW.pack(7, 7))
+        transaction.put(index.LOG_KEY.pack(index.LOG, LOG), index.LOG_ROW.pack(7, 7))
         assert index.first_batch_since(transaction, LOG, 0, 10) == rows[1]
         assert index.first_batch_since(transaction, LOG, 21, 10) is None
         transaction.abort()
@@ -128,12 +128,14 @@ def test_the_first_and_the_last_log_and_offset(environment: Index, log_id: int) 
 
 def test_the_tables_after_the_batches_are_not_walked_into(environment: Index) -> None:
     with environment.begin(write=True) as transaction:
-        for table in range(7):
+        for table in range(9):
             transaction.put(bytes([table]) + b"\xff" * 12, b"\0" * 60)
             transaction.put(bytes([table]) + b"\0" * 12, b"\0" * 60)
         assert list(index.batches(transaction, LOG, 0)) == []
         assert list(index.batches_backward(transaction, LOG)) == []
-        assert [key for key, _ in index.rows(transaction, index.TOPICS)] == [b"\4" + b"\0" * 12, b"\4" + b"\xff" * 12]
+        assert [key for key, _ in index.rows(transaction, index.TOPICS)] == [
+            index.TOPICS + end * 12 for end in (b"\0", b"\xff")
+        ]
         transaction.abort()
 
 
@@ -152,7 +154,7 @@ def test_positions_are_read_as_written(environment: Index, numbers: list[int]) -
 def test_a_producer_is_read_as_written(environment: Index, epoch: int, batches: list[tuple[int, int, int]]) -> None:
     state = ProducerState(epoch, tuple(batches))
     with environment.begin(write=True) as transaction:
-        transaction.put(index.PRODUCER_KEY.pack(3, LOG, 7), state.encode())
+        transaction.put(index.PRODUCER_KEY.pack(index.PRODUCER, LOG, 7), state.encode())
         assert index.producer_state(transaction, LOG, 7) == state
         assert index.producer_state(transaction, LOG, 8) is None
         transaction.abort()
