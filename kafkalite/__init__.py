@@ -13,6 +13,7 @@ kafkalite is not affiliated with the Apache Software Foundation; Apache Kafka is
 
 import logging
 
+from kafkalite.copying import CopiedTopic, copy_topics
 from kafkalite.delivery import Delivery
 from kafkalite.errors import (
     ClosedError,
@@ -22,6 +23,7 @@ from kafkalite.errors import (
     DeliveryError,
     DeserializationError,
     ForkedError,
+    InvalidGroupIdError,
     InvalidTopicError,
     KafkaliteError,
     KafkaTimeoutError,
@@ -34,6 +36,7 @@ from kafkalite.errors import (
     SequenceError,
     SerializationError,
     StoreBusyError,
+    StoreExistsError,
     StoreFailedError,
     StoreFullError,
     StoreLocationError,
@@ -50,21 +53,28 @@ from kafkalite.iteration import RecordBatch
 from kafkalite.model import Record, RecordMetadata, TopicPartition
 from kafkalite.producer import Producer
 from kafkalite.serde import JSON, MSGPACK, Serde, json, optional
+from kafkalite.storage.backup import BackupReport
 from kafkalite.storage.check import Report
+from kafkalite.storage.repair import RepairReport, repair
+from kafkalite.storage.repair import check_store as check
+from kafkalite.storage.stats import Stats
 from kafkalite.store import Store, connect
 from kafkalite.topic import Topic
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackupReport",
     "ClosedError",
     "ConcurrentUseError",
     "ConfigError",
+    "CopiedTopic",
     "CorruptRecordError",
     "Delivery",
     "DeliveryError",
     "DeserializationError",
     "ForkedError",
+    "InvalidGroupIdError",
     "InvalidTopicError",
     "JSON",
     "KafkaTimeoutError",
@@ -80,12 +90,15 @@ __all__ = [
     "RecordBatch",
     "RecordMetadata",
     "RecordTooLargeError",
+    "RepairReport",
     "Report",
     "SequenceError",
     "Serde",
     "SerializationError",
+    "Stats",
     "Store",
     "StoreBusyError",
+    "StoreExistsError",
     "StoreFailedError",
     "StoreFullError",
     "StoreLocationError",
@@ -100,9 +113,12 @@ __all__ = [
     "UnknownTopicError",
     "UnsupportedError",
     "__version__",
+    "check",
     "connect",
+    "copy_topics",
     "json",
     "optional",
+    "repair",
 ]
 
 logging.getLogger("kafkalite").addHandler(logging.NullHandler())

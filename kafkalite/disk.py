@@ -1,7 +1,8 @@
 """The disk and the machine: the one module that calls the system for files, maps and locks.
 
 Everything the engine does to a file goes through a function here, so a test can count the steps, make one fail, or
-kill the process at it: `on_step`, when set, is called with the step's name before each one that changes anything.
+kill the process at it: `on_step`, when set, is called with the step's name before each one that changes anything,
+`on_look` before each one that only opens, maps or reads a file. What either raises is treated as the system's error.
 
 What differs on macOS (best effort, not tested): `F_FULLFSYNC` for a flush, `flock`-free OFD locks are missing there,
 so opening a store raises `UnsupportedError` unless the platform has them.
@@ -29,9 +30,11 @@ import fcntl  # not above: absent on Windows, where that sentence is what is to 
 
 on_step: Callable[[str], None] | None = None
 """A test's hook: called with the name of each step that changes the disk, before it happens."""
+on_look: Callable[[str], None] | None = None
+"""A test's hook: called with the name of each step that changes nothing, and may fail all the same."""
 
 IOV_MAX: Final = 1024
-_pwritev = os.pwritev
+_pwritev: Callable[[int, Sequence[bytes | memoryview], int], int] = os.pwritev
 ZEROS: Final = bytes(1024 * 1024)
 PAGE: Final = mmap.PAGESIZE
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -70,6 +73,12 @@ def step(name: str) -> None:
         on_step(name)
 
 
+def look(name: str) -> None:
+    """Tell the other hook, if there is one, what comes next."""
+    if on_look is not None:
+        on_look(name)
+
+
 def as_ours(error: OSError, doing: str) -> Exception:
     """The system's errors for "full" and "not allowed" as ours, any other as it is; `doing` names action and path."""
     if error.errno in _FULL_ERRNOS:
@@ -98,10 +107,12 @@ def translated(doing: str) -> Iterator[None]:
 
 def open_file(path: Path, *, write: bool, create: bool = False) -> int:
     """A descriptor, never inherited by programs that are started."""
-    if create:
-        step(f"create {path.name}")
     flags = os.O_RDWR if write else os.O_RDONLY
     with translated(f"cannot open {path}"):
+        if create:
+            step(f"create {path.name}")
+        else:
+            look(f"open {path.name}")
         return os.open(path, flags | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
 
 
@@ -136,6 +147,7 @@ def read(fd: int, size: int, position: int) -> bytes:
     """At most `size` bytes from `position` on; fewer only at the file's end."""
     parts = []
     while size > 0:
+        look("read")
         part = os.pread(fd, min(size, 1 << 30), position)
         if not part:
             break
@@ -168,7 +180,7 @@ def fill_with_zeros(fd: int, start: int, end: int) -> None:
     """Write zeros over [start, end): written extents survive a failed write-back where preallocated ones do not."""
     while start < end:
         step("zeros")
-        start += os.pwrite(fd, ZEROS[: end - start], start)
+        start += _pwritev(fd, (ZEROS[: end - start],), start)
 
 
 def reserve(fd: int, start: int, end: int) -> None:
@@ -245,8 +257,8 @@ def unlink(path: Path) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:
-    step(f"mkdir {path.name}")
     with translated(f"cannot create the directory {path}"):
+        step(f"mkdir {path.name}")
         try:
             path.mkdir(mode=mode, parents=True, exist_ok=True)
         except (NotADirectoryError, FileExistsError) as error:
@@ -254,6 +266,7 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
 
 
 def open_directory(path: Path) -> int:
+    look(f"open {path.name}")
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -279,11 +292,13 @@ Map = mmap.mmap
 
 def map_read_only(fd: int, start: int, size: int) -> Map:
     """A read-only map of [start, start + size); `start` is a multiple of the page size."""
+    look("map")
     return mmap.mmap(fd, size, access=mmap.ACCESS_READ, offset=start)
 
 
 def map_shared(fd: int, size: int) -> Map:
     """A map that all processes write and read."""
+    look("map")
     return mmap.mmap(fd, size)
 
 
@@ -375,3 +390,78 @@ def random_bytes(size: int) -> bytes:
 
 
 at_fork = os.register_at_fork
+
+
+# Copies
+
+_NOT_COPIED_BY_THE_KERNEL: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
+_AT_FDCWD: Final = -100
+
+
+def copy_range(source: int, start: int, target: int, at: int, size: int) -> int:
+    """Copy at most `size` bytes from `source` at `start` to `target` at `at`; returns how many, 0 at the source's end.
+
+    The kernel copies, and where it can it shares the blocks; between file systems that it cannot, through memory.
+    """
+    step("copy")
+    if hasattr(os, "copy_file_range"):
+        try:
+            copied = os.copy_file_range(source, target, size, start, at)
+        except OSError as error:
+            if error.errno not in _NOT_COPIED_BY_THE_KERNEL:
+                raise
+        else:
+            if copied:  # 0 is the end, or a file system that cannot: reading tells which
+                return copied
+    data = os.pread(source, min(size, len(ZEROS)), start)
+    return os.pwrite(target, data, at) if data else 0
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename; raises `FileExistsError` when something has the new name, and replaces nothing."""
+    step(f"rename {source.name}")
+    import ctypes  # noqa: PLC0415  (rarely used, and not cheap to import)
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is not None:
+        if not call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE):
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):  # the file system, the kernel: cannot promise it
+            raise OSError(number, os.strerror(number), os.fspath(target))
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
+    source.rename(target)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove an empty directory."""
+    step(f"rmdir {path.name}")
+    path.rmdir()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Exchange what two names of one file system mean, in one step; raises `UnsupportedError` where that cannot be."""
+    step(f"exchange {one.name}")
+    import ctypes  # noqa: PLC0415  (rarely used, and not cheap to import)
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    number = errno.ENOSYS
+    if call is not None:
+        if not call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+            return
+        number = ctypes.get_errno()
+    if number not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), os.fspath(one))
+    raise UnsupportedError(
+        f"the file system of {one} cannot exchange two names in one step: copy the store to one that can (ext4, xfs, "
+        "btrfs, tmpfs) and repair it there"
+    )
+
+
+def link(existing: Path, name: Path) -> None:
+    """Give a file a second name."""
+    step(f"link {existing.name}")
+    name.hardlink_to(existing)

@@ -35,6 +35,13 @@ class InvalidTopicError(ConfigError):
     fix = "Choose another name."
 
 
+class InvalidGroupIdError(ConfigError):
+    """A group id is empty, longer than 249 bytes of UTF-8, or has a NUL in it."""
+
+    code = 24
+    fix = "Choose another name."
+
+
 class StoreNotFoundError(KafkaliteError, FileNotFoundError):
     """There is no store at this path, and none may be created there."""
 
@@ -45,6 +52,12 @@ class NotAStoreError(KafkaliteError, OSError):
     """Something is at this path, and it is not a store of kafkalite."""
 
     fix = "Choose an absent or empty path; kafkalite never writes over what it does not know."
+
+
+class StoreExistsError(KafkaliteError, FileExistsError):
+    """Something is at the path at which a backup is to be made."""
+
+    fix = "Choose another path, or remove what is there; a backup replaces nothing."
 
 
 class StoreVersionError(KafkaliteError):
@@ -99,7 +112,7 @@ class CorruptRecordError(KafkaliteError):
     """Bytes of the journal fail their checksum where good ones were acknowledged."""
 
     code = 2
-    fix = "`store.check()` locates the damage; what lies around it can be read; restore the rest from a backup."
+    fix = "`kafkalite check` locates the damage, `kafkalite repair` keeps what is whole; the rest is in a backup."
 
 
 class TopicSettingsError(ConfigError):
@@ -192,7 +205,7 @@ class OutcomeUnknownError(KafkaliteError):
     """The wait for a commit was cut short after its append: it may have happened or not."""
 
     retriable = True
-    fix = "Read back, or send again through an idempotent producer: a repeat is recognised."
+    fix = "Read back before you append it again; a producer repeats by itself, and its repeats are recognised."
 
 
 class KafkaTimeoutError(KafkaliteError, TimeoutError):

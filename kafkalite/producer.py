@@ -324,7 +324,13 @@ class Producer:
         the first record to the last; other producers' records may lie between. Raises as `send`; what was taken before
         the error is sent.
         """
-        buffer = (self._lanes.get(topic) or self._lane(topic)).buffer
+        lane = self._lanes.get(topic) or self._lane(topic)
+        if isinstance(topic, str):  # the name may mean another topic by now
+            try:
+                self._engine.current(lane.buffer.topic)
+            except UnknownTopicError:
+                lane = self._lane_anew(topic)
+        buffer = lane.buffer
         handle = self._handles[topic] if isinstance(topic, str) else topic
         if partition is not None:
             buffer.topic.log_id(partition)

@@ -27,9 +27,11 @@ from kafkalite.iteration import BatchIterator, records, resolve_range
 from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.producer import Producer
 from kafkalite.serde import Serde, resolve, resolve_key
+from kafkalite.storage.backup import BackupReport, Progress, backup
 from kafkalite.storage.catalogue import MAX_PARTITIONS, TopicState, check_name
 from kafkalite.storage.check import Report
 from kafkalite.storage.engine import Engine, open_engine
+from kafkalite.storage.stats import Stats
 from kafkalite.topic import Topic
 
 K = TypeVar("K")
@@ -300,10 +302,36 @@ class Store:
         self._use()
         self._engine.flush(timeout)
 
-    def check(self) -> Report:
-        """Read the whole journal and prove the index against it; `report.ok`, `print(report)`."""
+    def stats(self) -> Stats:
+        """Figures of the store at this moment: what is in it, and what all processes together did with it."""
         self._use()
-        return self._engine.check()
+        return self._engine.stats()
+
+    def check(self, *, progress: Progress | None = None) -> Report:
+        """Read the whole journal and prove the index against it; `report.ok`, `print(report)`.
+
+        Others may go on writing. `progress` is called with bytes done and bytes in all, in this thread.
+        """
+        self._use()
+        return self._engine.check(progress)
+
+    def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> BackupReport:
+        """Copy the whole store to `path`, which must not exist, while any number of processes write; a store of one
+        moment: everything visible when this was called is in it, and of later commits none or all of each.
+
+        `path` means a directory or a single file as in `connect`, whatever this store is; so a backup also changes the
+        layout. What is there at the end is closed cleanly and opens at once, for reading only as well; what an
+        interrupted backup leaves is named `path`-unfinished, and goes with the next one. `progress` is called with
+        bytes done and bytes in all, in this thread; what it raises ends the backup. Reading and writing go on, but
+        threads of this process that read wait while the index (some 90 bytes a batch) is copied.
+
+        Returns what was made: `.path`, `.segments`, `.bytes`. Raises `StoreExistsError`, `StoreBusyError` while another
+        backup to that path is made, `StoreFullError`, `StorePermissionError`, `CorruptRecordError` for a segment
+        that is missing or cut, `StoreFailedError`, `ConfigError`, `ClosedError`. It proves nothing: `check()` on the
+        backup does.
+        """
+        self._use()
+        return backup(self._engine, path, progress)
 
     def close(self) -> None:
         """Flush its producers, let the store go; idempotent. Raises what could not be delivered or flushed."""

@@ -25,6 +25,7 @@ import hypothesis
 import pytest
 
 import kafkalite
+from tests.faults.ledger import Reporter
 
 SEED_VARIABLE = "KAFKALITE_SEED"
 
@@ -59,6 +60,7 @@ def _works(command: tuple[str, ...]) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Draw the run's seed once; test workers, started later, inherit it."""
     os.environ.setdefault(SEED_VARIABLE, str(random.randrange(2**32)))
+    config.pluginmanager.register(Reporter(), "fault ledger")
 
 
 def pytest_report_header() -> str:

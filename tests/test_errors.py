@@ -16,6 +16,7 @@ KAFKA_CODES = {
     7: "REQUEST_TIMED_OUT",
     10: "MESSAGE_TOO_LARGE",
     17: "INVALID_TOPIC_EXCEPTION",
+    24: "INVALID_GROUP_ID",
     35: "UNSUPPORTED_VERSION",
     36: "TOPIC_ALREADY_EXISTS",
     40: "INVALID_CONFIG",
@@ -27,8 +28,10 @@ KAFKA_CODES = {
 PYTHONS_BASES = {
     "ConfigError": ValueError,
     "InvalidTopicError": ValueError,
+    "InvalidGroupIdError": ValueError,
     "StoreNotFoundError": FileNotFoundError,
     "NotAStoreError": OSError,
+    "StoreExistsError": FileExistsError,
     "StorePermissionError": PermissionError,
     "StoreLocationError": OSError,
     "StoreSettingsError": ValueError,

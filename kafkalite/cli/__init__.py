@@ -1,8 +1,9 @@
-"""The command line: `app` holds what all verbs share, every verb or noun has a module of its own."""
+"""The command line: `app` holds what all verbs share and the table of verbs; each verb or noun has its own module.
+
+`options` and `output` are how verbs take arguments and print; `position` and `record_format` are what people write
+for places and records.
+"""
 
 from kafkalite.cli.app import cli
-from kafkalite.cli.demo import demo
-
-cli.add_command(demo)
 
 __all__ = ["cli"]

@@ -8,12 +8,14 @@ removes it. Keys and values are msgpack:
     ["store"]             {setting: value, …}, all of them
     ["next_log"]          the first log id not given out yet: ids are never used again
     ["log_start", id]     log start offset: records before it were deleted
+    ["lost", id]          [[first offset, end offset], …]: lost to damage, and given up by a repair (`salvage`)
 
 `rows` turns a batch of them into rows of the index, the same way at the commit and at a rebuild. A partition is a
 log; its id is the topic's first log id plus its number, so creating a topic of 100,000 partitions is one record.
 """
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ import lmdb
 import msgpack
 
 from kafkalite import clock, config, disk
-from kafkalite.errors import InvalidTopicError, UnknownPartitionError, UnknownTopicError
+from kafkalite.errors import CorruptRecordError, InvalidTopicError, UnknownPartitionError, UnknownTopicError
 from kafkalite.model import INTERNAL_TOPICS
 from kafkalite.records import native
 from kafkalite.records.envelope import SealedBatch
@@ -102,8 +104,17 @@ def batch_of(facts: Sequence[Fact]) -> SealedBatch:
 
 
 def rows(columns: Columns) -> list[tuple[bytes, bytes | None]]:
-    """Rows of the index that a batch of log 0 sets, or removes where the row is None."""
-    return [_row(msgpack.unpackb(key), value) for key, value in zip(columns.keys, columns.values, strict=True) if key]
+    """Rows of the index that a batch of log 0 sets, or removes where the row is None.
+
+    Raises `CorruptRecordError` for a record that is no fact.
+    """
+    facts = [(key, value) for key, value in zip(columns.keys, columns.values, strict=True) if key]
+    try:
+        return [_row(msgpack.unpackb(key), value) for key, value in facts]
+    except (ValueError, TypeError, struct.error, msgpack.exceptions.UnpackException) as error:
+        raise CorruptRecordError(
+            f"log 0 has a record that is no fact, from offset {columns.offsets[0]}: {error}"
+        ) from error
 
 
 def _row(key: Sequence[Any], value: bytes | None) -> tuple[bytes, bytes | None]:

@@ -28,11 +28,10 @@ from kafkalite.errors import (
     SequenceError,
     StoreFailedError,
 )
-from kafkalite.records import native
 from kafkalite.records.envelope import HEADER_SIZE as BATCH_HEADER_SIZE
-from kafkalite.records.envelope import SealedBatch, parse
-from kafkalite.storage import catalogue, frame, index, segment
-from kafkalite.storage.catalogue import CATALOGUE_LOG, TopicState
+from kafkalite.records.envelope import SealedBatch
+from kafkalite.storage import catalogue, frame, index, internal, segment
+from kafkalite.storage.catalogue import CATALOGUE_LOG, FIRST_USER_LOG, TopicState
 from kafkalite.storage.index import Positions, ProducerState
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks, is_free_within
@@ -93,8 +92,8 @@ class _Group:
     """
 
     __slots__ = (
-        "buffers", "catalogue", "chain", "durable", "era", "failed", "flushing", "position", "published", "rows",
-        "segment_size", "spare_size", "start", "tail",
+        "batches", "buffers", "bytes", "catalogue", "chain", "commits", "durable", "era", "failed", "flush_us",
+        "flushes", "flushing", "position", "published", "records", "rows", "segment_size", "spare_size", "start", "tail",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -106,7 +105,8 @@ class _Group:
         """Begin at the positions that the index holds."""
         (
             self.position, self.chain, self.durable, self.published, self.flushing, self.failed, self.era,
-            self.catalogue, self.segment_size, self.spare_size,
+            self.catalogue, self.segment_size, self.spare_size, self.commits, self.batches, self.records, self.bytes,
+            self.flushes, self.flush_us,
         ) = before  # fmt: skip
         self.go_on()
 
@@ -296,7 +296,7 @@ class Committer:
         if (
             known is None
             or batch.producer_id >= 0
-            or log_id == CATALOGUE_LOG
+            or log_id < FIRST_USER_LOG
             or (topic is not None and topic.epoch != group.catalogue)
             or (expected_end is not None and expected_end != known[0])
             or (end & BYTE_MASK) > group.segment_size - frame.HEADER_SIZE
@@ -317,6 +317,9 @@ class Committer:
         self._ends[log_id] = last_offset + 1, latest
         operation.offsets = [offset]
         operation.end = group.position = end
+        group.commits += 1
+        group.batches += 1
+        group.records += batch.count
         return True
 
     def _roll(self, group: _Group, needed: int) -> None:
@@ -372,6 +375,9 @@ class Committer:
             self._encode(group, placed)
             group.rows += producers
             operation.end = group.position
+            group.commits += 1
+            group.batches += len(placed)
+            group.records += sum([batch.count for _, batch, _, _ in placed])
 
     def _encode(self, group: _Group, placed: Sequence[tuple[int, SealedBatch, int, int]]) -> None:
         """The frames of an operation, and the row of each batch."""
@@ -389,10 +395,10 @@ class Committer:
             group.rows.append(
                 (_pack_batch_key(index.BATCH, log_id, last_offset), _pack_batch_row(position, length, latest))
             )
-            if log_id == CATALOGUE_LOG:
-                envelope = parse(head[frame.HEADER_SIZE :] + payload)
-                group.rows += catalogue.rows(native.decode(envelope, payload))
-                group.catalogue = last_offset + 1
+            if log_id < FIRST_USER_LOG:
+                group.rows += internal.rows(log_id, head[frame.HEADER_SIZE :] + payload)
+                if log_id == CATALOGUE_LOG:
+                    group.catalogue = last_offset + 1
             position += frame.HEADER_SIZE + length + (-length & 7)
         group.position, group.chain = position, chain
 
@@ -411,11 +417,13 @@ class Committer:
                 put(key, value)
         if self.publishes_at_once:
             group.published = end
+        group.bytes += end - group.start
         put(
             index.POSITIONS,
             _pack_positions(
                 end, group.chain, group.durable, group.published, group.flushing, group.failed, group.era,
-                group.catalogue, group.segment_size, group.spare_size,
+                group.catalogue, group.segment_size, group.spare_size, group.commits, group.batches, group.records,
+                group.bytes, group.flushes, group.flush_us,
             ),
         )  # fmt: skip
         if disk.on_step is not None:

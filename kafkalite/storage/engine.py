@@ -24,8 +24,9 @@ from kafkalite.errors import (
     StorePermissionError,
     StoreSettingsError,
     UnknownTopicError,
+    UnsupportedError,
 )
-from kafkalite.storage import catalogue, index, keeper, opening, segment, superblock
+from kafkalite.storage import catalogue, index, keeper, opening, segment, stats, superblock
 from kafkalite.storage.catalogue import CATALOGUE_LOG, TopicState
 from kafkalite.storage.check import Report, check
 from kafkalite.storage.commit import Append, Committer, Decide, NeedsSegment, Operation
@@ -34,6 +35,8 @@ from kafkalite.storage.frame import HEADER_SIZE as FRAME_HEADER_SIZE
 from kafkalite.storage.index import Positions
 from kafkalite.storage.page import ARMED_MASK
 from kafkalite.storage.place import Place, resolve
+from kafkalite.storage.salvage import Progress
+from kafkalite.storage.stats import Stats
 from kafkalite.storage.wakeup import Wakeup
 
 DEFAULT_TIMEOUT: Final = 60.0
@@ -245,7 +248,13 @@ class Engine:
         if self._needs_reopening:
             with _registry:
                 if self._needs_reopening:
-                    self._attach(opening.open_store(self.place, create=False, read_only=self.is_read_only))
+                    opened = opening.open_store(self.place, create=False, read_only=self.is_read_only)
+                    try:
+                        self._attach(opened)
+                    except BaseException:
+                        self._needs_reopening = True
+                        opening.let_go(opened)
+                        raise
                     self._topics.clear()
 
     @contextlib.contextmanager
@@ -299,6 +308,11 @@ class Engine:
             if index.get(transaction, index.topic_key(name)) is not None:
                 return []
             first = index.fact(transaction, "next_log") or catalogue.FIRST_USER_LOG
+            if first + partitions > catalogue.LOG_ID_LIMIT:
+                raise UnsupportedError(
+                    f"{self.place.path} has no {partitions} log ids left for topic {name!r}: it gave out {first} of "
+                    f"{catalogue.LOG_ID_LIMIT}, and uses none again; copy its topics to a new store"
+                )
             return _facts(
                 catalogue.topic_fact(name, [[first, partitions]], settings), (("next_log",), first + partitions)
             )
@@ -358,10 +372,16 @@ class Engine:
 
     # Checking, closing
 
-    def check(self) -> Report:
+    def check(self, progress: Progress | None = None) -> Report:
         """Prove the index against the journal; see `storage.check`."""
         self.use()
-        return check(self.index, self.journal)
+        return check(self.index, self.journal, self.place, progress)
+
+    def stats(self) -> Stats:
+        """Figures of this moment; see `storage.stats`."""
+        extents = self.journal.segments.extents()
+        with self.snapshot() as (transaction, positions):
+            return stats.gather(transaction, positions, extents, self.place)
 
     def close(self) -> None:
         """Let one user go; the last one closes, flushing what it appended. Raises what that flush raised."""
@@ -448,7 +468,11 @@ def open_engine(
         engine = _known(place)
         if engine is None:
             opened = opening.open_store(place, create=create, read_only=read_only, settings=wanted)
-            engine = Engine(place, opened)
+            try:
+                engine = Engine(place, opened)
+            except BaseException:
+                opening.let_go(opened)
+                raise
             _engines[disk.identity(opened.fd)] = engine
         engine.users += 1
     try:

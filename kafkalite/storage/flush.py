@@ -21,7 +21,14 @@ import lmdb
 
 from kafkalite import clock, disk
 from kafkalite.clock import Deadline
-from kafkalite.errors import ClosedError, CorruptRecordError, OutcomeUnknownError, StoreBusyError, StoreFailedError
+from kafkalite.errors import (
+    ClosedError,
+    CorruptRecordError,
+    OutcomeUnknownError,
+    StoreBusyError,
+    StoreFailedError,
+    StoreFullError,
+)
 from kafkalite.storage import index
 from kafkalite.storage.commit import FAILED_FOR_GOOD, flush_failed
 from kafkalite.storage.index import Index, Positions
@@ -67,6 +74,11 @@ class Flusher:
                         f"lose it; {self._locks.flush.busy()}"
                     )
                 clock.sleep(self._pause(self._last / 2, deadline))
+            except StoreFullError as error:
+                raise OutcomeUnknownError(
+                    f"the commit was appended, and could not be published: {error}. It will be, with the next one that "
+                    "can; read back before you append it again"
+                ) from error
             except (OutcomeUnknownError, StoreBusyError) as error:
                 if interrupt is not None:
                     raise interrupt from error
@@ -139,10 +151,10 @@ class Flusher:
             self._mark_failed()
             raise flush_failed(self._index.positions()) from error
         disk.step("flushed")
-        tail = noted.tail
-        self._change(deadline, lambda now: _published(now, tail))
+        tail, took = noted.tail, clock.monotonic() - started
+        self._change(deadline, lambda now: _published(now, tail, int(took * 1e6)))
         self._page.set_published(tail)
-        self._last = 0.8 * self._last + 0.2 * (clock.monotonic() - started)
+        self._last = 0.8 * self._last + 0.2 * took
 
     def _change(self, deadline: Deadline, change: Callable[[Positions], Positions]) -> Positions:
         """Change the positions, in one transaction under WRITE; returns them as they were before."""
@@ -178,6 +190,11 @@ def _note(now: Positions) -> Positions:
     return _new(Positions, now[:4] + now[:1] + now[5:])
 
 
-def _published(now: Positions, tail: int) -> Positions:
+def _published(now: Positions, tail: int, took_us: int) -> Positions:
     """A flush up to `tail` succeeded."""
-    return _new(Positions, (*now[:2], max(now[2], tail), max(now[3], tail), 0, NOT_FAILED, *now[6:]))
+    return _new(
+        Positions,
+        (
+            *now[:2], max(now[2], tail), max(now[3], tail), 0, NOT_FAILED, *now[6:14], now[14] + 1, now[15] + took_us,
+        ),
+    )  # fmt: skip

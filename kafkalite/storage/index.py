@@ -13,6 +13,7 @@ pages (1 µs of 3). LMDB commits are not flushed: after a power cut the index is
     6 producers    log id (4), producer id (8)   epoch (2), then base and last sequence (4 each) and base offset
                                                  (8) of the last five batches, oldest first
     7 positions    (nothing)                     `Positions`: where the journal stands; volatile
+    8 state        log id (1), record key        record value: the last one of each key of internal logs 1 to 3
 
 What every commit writes comes last, side by side: fewer pages to copy (0.6 µs of a commit to the newest log).
 The end of a log is the last row of its batches, not a row of its own. The running maximum timestamp never falls
@@ -35,7 +36,7 @@ import msgpack
 from kafkalite import disk
 from kafkalite.errors import ClosedError, StoreFailedError, StoreFullError
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 MAP_SIZE: Final = 1 << 40
 MAX_READERS: Final = 1024
 LOCK_FILE_SIZE: Final = 128 + 64 * MAX_READERS
@@ -48,6 +49,7 @@ CATALOGUE: Final = b"\x04"
 BATCHES: Final = b"\x05"
 PRODUCERS: Final = b"\x06"
 POSITIONS: Final = b"\x07"
+STATE: Final = b"\x08"
 LOG, SEGMENT, BATCH, PRODUCER = LOGS[0], SEGMENTS[0], BATCHES[0], PRODUCERS[0]
 """The same as numbers, to pack keys with."""
 
@@ -60,7 +62,7 @@ PRODUCER_EPOCH: Final = Struct(">h")
 PRODUCER_BATCH: Final = Struct(">iiQ")
 SEGMENT_KEY: Final = Struct(">BQ")
 SEGMENT_ROW: Final = Struct(">QI")
-POSITIONS_ROW: Final = Struct(">QQQQQBIQQQ")
+POSITIONS_ROW: Final = Struct(">QQQQQBIQQQQQQQQQ")
 OFFSET_MAX: Final = 2**63 - 1
 NO_TIMESTAMP: Final = -(2**63)
 
@@ -87,6 +89,16 @@ class Positions(NamedTuple):
     """Of the segment that the tail is in."""
     spare_size: int
     """Of the next segment, once prepared; 0 before."""
+    commits: int = 0
+    """Here and below: counted since the index was made, by all processes; volatile. Operations that appended."""
+    batches: int = 0
+    records: int = 0
+    bytes: int = 0
+    """Of frames, padding included."""
+    flushes: int = 0
+    """That succeeded."""
+    flush_us: int = 0
+    """What they took together, in microseconds."""
 
 
 class BatchRow(NamedTuple):

@@ -15,6 +15,7 @@ next write to the index.
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -23,13 +24,16 @@ import lmdb
 
 from kafkalite import clock, disk
 from kafkalite.clock import Deadline
+from kafkalite.config import MIB
 from kafkalite.errors import (
+    CorruptRecordError,
     NotAStoreError,
     StoreFailedError,
     StoreLocationError,
     StoreNotFoundError,
     StorePermissionError,
 )
+from kafkalite.records.checksum import hash64
 from kafkalite.storage import catalogue, frame, index, recovery, segment, superblock
 from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
@@ -42,6 +46,8 @@ from kafkalite.storage.superblock import State, Superblock
 
 NO_BOOT_ID: Final = bytes(16)
 OPEN_TIMEOUT: Final = 60.0
+MOST_DIGESTED: Final = 64 * MIB
+"""An index up to this size is compared with the seal's digest: about 20 ms; some 800,000 batches."""
 
 
 class Opened(NamedTuple):
@@ -102,7 +108,10 @@ def _open_file(place: Place, *, create: bool, read_only: bool) -> int:
     elif not create:
         raise StoreNotFoundError(f"there is no store at {place.path}: check the path, or open it with create=True")
     else:
+        new = [one for one in (place.directory, *place.directory.parents) if not one.exists()]
         disk.make_directory(place.directory)
+        for one in new[1:]:  # `_create` sees to the first
+            disk.flush_directory(one.parent)
     writable = not read_only or disk.may_write(place.file)
     fd = disk.open_file(place.file, write=writable, create=create and writable)
     links = disk.link_count(fd)
@@ -211,18 +220,21 @@ def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superbloc
         "index_size": disk.path_size(place.index),
         "tail": 0,
         "tail_chain": 0,
+        "index_digest": 0,
     }
     return found._replace(**fields | changes)
 
 
 def _create(place: Place, fd: int, settings: Mapping[str, Any]) -> Superblock:
     """A new store, or one whose creation was not finished, begun again; the superblock follows in `_reopen`."""
+    _check_holds_nothing(place, fd)
     _remove_index(place)
     store_id = disk.random_bytes(16)
     segments = place.segments(store_id)
     if place.is_directory:
         for extent in segments.extents():
             segments.remove(extent.number)
+        disk.flush_directory(place.directory)  # a segment without the superblock beside it would be nobody's
     else:
         disk.truncate(fd, 0)
         disk.write(fd, [bytes(superblock.SIZE)], 0, superblock.SIZE)
@@ -238,8 +250,42 @@ def _create(place: Place, fd: int, settings: Mapping[str, Any]) -> Superblock:
         journal.close()
     disk.flush_directory(place.directory)
     disk.flush_directory(place.directory.parent)
-    empty = Superblock(State.SEALED, 0, store_id, NO_BOOT_ID, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
+    empty = Superblock(State.SEALED, 0, store_id, NO_BOOT_ID, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0)
     return _here(place, fd, empty, state=State.SEALED, tail=end.position, tail_chain=end.chain)
+
+
+def _check_holds_nothing(place: Place, fd: int) -> None:
+    """Refuse to begin anew what was a store: a creation that was not finished leaves one segment, and in it at most
+    the settings; a single file has its whole length before a byte of it is other than zero.
+    """
+    begin = disk.read(fd, superblock.SIZE, 0)
+    if not place.is_directory and len(begin) < superblock.SIZE and begin.strip(b"\0"):
+        raise CorruptRecordError(
+            f"{place.file} begins as a store and ends within its superblock, at byte {len(begin)}: restore a backup"
+        )
+    if not place.is_directory:
+        _check_is_ours(place, fd)
+    for header in [extent.header for extent in place.segments(None).extents() if extent.header]:
+        journal = Journal(place.segments(header.store_id), header.store_id)
+        try:
+            if header.number > 1 or len(list(islice(journal.search(header.start), 2))) > 1:
+                raise CorruptRecordError(
+                    f"the superblock of {place.path} is empty, and segment {header.number} holds records: restore "
+                    f"{place.file}, or a backup; nothing was changed"
+                )
+        finally:
+            journal.close()
+
+
+def _check_is_ours(place: Place, fd: int) -> None:
+    """Refuse a file that begins with zeros, as images of disks do, and was never to be a store."""
+    size = disk.file_size(fd)
+    rest = disk.read(fd, segment.FIRST_SIZE, superblock.SIZE)
+    if size > superblock.SIZE + segment.FIRST_SIZE or (rest.strip(b"\0") and not rest.startswith(segment.MAGIC)):
+        raise NotAStoreError(
+            f"{place.file} begins with zeros, and is no store whose creation was cut short: choose an absent or empty "
+            "path"
+        )
 
 
 def _write_settings(journal: Journal, header: Header, settings: Mapping[str, Any]) -> End:
@@ -272,6 +318,9 @@ def _reopen(place: Place, fd: int, found: Superblock) -> Superblock:
         found = _rebuild(place, found)
     opened = _here(place, fd, found)
     superblock.write(fd, opened)
+    if found.state is State.SEALED:  # the other slot's seal, were this slot damaged, would cut off all that comes now
+        opened = opened._replace(generation=opened.generation + 1)
+        superblock.write(fd, opened)
     return opened
 
 
@@ -284,27 +333,45 @@ def _is_trusted(place: Place, fd: int, found: Superblock) -> bool:
         return False
     if (found.device, found.journal_inode, found.index_inode) != (device, inode, identity[1]):
         return False
-    if found.state is State.SEALED:
-        return _matches_seal(place, found)
-    return found.boot_id == disk.boot_id() != NO_BOOT_ID
+    if found.state is not State.SEALED and not found.boot_id == disk.boot_id() != NO_BOOT_ID:
+        return False
+    if found.index_digest not in (0, _digest(place.index)):
+        return False
+    end = _end_in_index(place)
+    return end is not None and (found.state is not State.SEALED or end == (found.tail, found.tail_chain))
 
 
-def _matches_seal(place: Place, found: Superblock) -> bool:
+def _digest(path: Path) -> int:
+    """XXH3 of an index, which has no checksums of its own; 0 when it is too large to be read at every opening."""
+    if not 0 < disk.path_size(path) <= MOST_DIGESTED:
+        return 0
+    fd = disk.open_file(path, write=False)
+    try:
+        return hash64(disk.read(fd, MOST_DIGESTED, 0))
+    finally:
+        disk.close(fd)
+
+
+def _end_in_index(place: Place) -> tuple[int, int] | None:
+    """Tail and chain as the index has them; None when it is no index, or shorter than the pages that it counts."""
     try:
         environment = Index(place.index, read_only=True)
     except StoreFailedError:  # not an LMDB file
-        return False
+        return None
     try:
+        pages = environment.env.info()["last_pgno"] + 1
+        if disk.path_size(place.index) < pages * environment.env.stat()["psize"]:
+            return None  # touching what was cut off would end the process
         with environment.snapshot() as transaction:
             row = index.get(transaction, index.POSITIONS)
     except lmdb.Error:
-        return False
+        return None
     finally:
-        environment.close()
+        environment.env.close()  # without a look at the pages, as `Index.close` has it
     if row is None or len(row) != index.POSITIONS_ROW.size:
-        return False
+        return None
     tail, chain, *_ = index.POSITIONS_ROW.unpack(row)
-    return (tail, chain) == (found.tail, found.tail_chain)
+    return tail, chain
 
 
 def _rebuild(place: Place, found: Superblock) -> Superblock:
@@ -345,6 +412,15 @@ def _open_unwritable(place: Place, fd: int) -> Opened:
         found,
         is_read_only=True,
     )
+
+
+def let_go(opened: Opened) -> None:
+    """Let go of what was opened and never used."""
+    opened.environment.close()
+    opened.journal.close()
+    opened.page.close()
+    opened.locks.open.release()
+    disk.close(opened.fd)
 
 
 def close_store(
@@ -398,6 +474,7 @@ def _seal(place: Place, opened: Opened) -> bool:
             tail=positions.tail,
             tail_chain=positions.chain,
             index_size=disk.path_size(place.index),
+            index_digest=_digest(place.index),
         ),
     )
     shutil.rmtree(place.run, ignore_errors=True)

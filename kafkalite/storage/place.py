@@ -40,8 +40,8 @@ class Place:
         """Under this name an index is built before it takes its own."""
         return self.index.with_name(self.index.name + "-new")
 
-    def segments(self, store_id: bytes) -> Segments:
-        """Where the segments of that store are."""
+    def segments(self, store_id: bytes | None) -> Segments:
+        """Where the segments of that store are; of any store, when none is named."""
         return DirectorySegments(self.path, store_id) if self.is_directory else SingleFileSegments(self.file, store_id)
 
 

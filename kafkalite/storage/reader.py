@@ -62,28 +62,35 @@ class LogReader:
     def next_batch(self) -> FetchedBatch | None:
         """The next batch, records before `offset` included; None at the end. Moves `offset` behind it.
 
-        Raises `CorruptRecordError`, `OffsetOutOfRangeError` when `offset` was removed, `UnknownTopicError`.
+        Raises `CorruptRecordError`, and is behind the damage then, `OffsetOutOfRangeError` when `offset` was removed,
+        `UnknownTopicError`.
         """
         if not self._rows and not self._look_up():
             return None
         row = self._rows.pop()
-        found = self._read(row)
-        if found is None:
-            self._rows.clear()
-            if not self._look_up():
-                return None
-            again = self._rows.pop()
-            found = self._read(again)
+        try:
+            found = self._read(row)
             if found is None:
-                raise CorruptRecordError(
-                    f"topic {self._topic.name!r}, partition {self.partition}, offsets {self.offset} to "
-                    f"{again.last_offset}: "
-                    f"segment {again.position >> 32}, byte {again.position & 0xFFFFFFFF} does not hold the "
-                    "batch that was "
-                    "acknowledged. store.check() locates the damage; read on from the next offset"
-                )
+                self._rows.clear()
+                if not self._look_up():
+                    return None
+                row = self._rows.pop()
+                found = self._read(row)
+                if found is None:
+                    raise CorruptRecordError(self._damaged(row))
+        except CorruptRecordError:
+            self.offset = row.last_offset + 1  # whoever asks again reads on behind the damage
+            raise
         self.offset = found.envelope.last_offset + 1
         return found
+
+    def _damaged(self, row: BatchRow) -> str:
+        return (
+            f"topic {self._topic.name!r}, partition {self.partition}, offsets {self.offset} to {row.last_offset}: "
+            f"segment {row.position >> 32}, byte {row.position & 0xFFFFFFFF} does not hold the batch that was "
+            "acknowledged. `kafkalite check` locates the damage; read on behind it, restore a backup, or keep what is "
+            "whole with `kafkalite repair`"
+        )
 
     def _look_up(self) -> bool:
         """Fetch where the next batches are; True when there are any."""

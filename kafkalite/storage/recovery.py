@@ -19,7 +19,7 @@ new segment of the next era whose header is durable before anything is published
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -27,11 +27,9 @@ from typing import Final, NamedTuple
 import lmdb
 
 from kafkalite.errors import CorruptRecordError
-from kafkalite.records import native
-from kafkalite.records.envelope import HEADER_SIZE as BATCH_HEADER_SIZE
 from kafkalite.records.envelope import Envelope, SealedBatch, parse
-from kafkalite.storage import catalogue, frame, index, segment
-from kafkalite.storage.catalogue import CATALOGUE_LOG
+from kafkalite.storage import frame, index, internal, segment
+from kafkalite.storage.catalogue import CATALOGUE_LOG, FIRST_USER_LOG
 from kafkalite.storage.commit import next_state, segment_row
 from kafkalite.storage.frame import Frame
 from kafkalite.storage.index import Index, Positions, ProducerState
@@ -116,7 +114,7 @@ class Scan:
                     f"segment {segment.number_of(end)} is damaged at byte {segment.byte_of(end)}, or the "
                     "one after it is: "
                     f"the frame at {found.position:#x} witnesses that data beyond it was acknowledged. "
-                    "nothing was changed: restore a backup"
+                    "Nothing was changed: restore a backup, or keep what is whole with `kafkalite repair`"
                 )
 
 
@@ -127,6 +125,8 @@ def find_path(journal: Journal, era_segment: int, sealed_at: End | None = None) 
     Raises `CorruptRecordError` when the segment with which the current era began is not among the first.
     """
     extents = journal.segments.extents()
+    if journal.segments.is_single_file:
+        _check_has_no_gap(extents)
     last = segment.number_of(sealed_at.position) if sealed_at else None
     headers = {
         extent.number: extent.header for extent in extents if extent.header and (last is None or extent.number <= last)
@@ -141,8 +141,19 @@ def find_path(journal: Journal, era_segment: int, sealed_at: End | None = None) 
         return SegmentPath(path, [one for one in extents if one.header is None or one.number > newest])
     raise CorruptRecordError(
         f"segment {era_segment}, with which the journal's era began, is missing or damaged, or one between it and the "
-        "newest: restore it, or a backup"
+        "newest: restore it, or a backup, or keep what is whole with `kafkalite repair`"
     )
+
+
+def _check_has_no_gap(extents: Sequence[Extent]) -> None:
+    """In a single file what has no header lies behind all that has one: a prepared segment, or what was left of one."""
+    last = max((extent.start for extent in extents if extent.header), default=0)
+    for gap in extents:
+        if gap.header is None and gap.start < last:
+            raise CorruptRecordError(
+                f"the {gap.size} bytes from byte {gap.start} of the file on have no segment header, and a segment lies "
+                "behind them: the header was damaged or misplaced. nothing was changed: restore a backup"
+            )
 
 
 def _path_from(journal: Journal, headers: dict[int, Header], newest: int) -> list[Header] | None:
@@ -187,7 +198,7 @@ class Derivation:
 
     def __init__(self, target: Index) -> None:
         self._target = target
-        self._rows: dict[bytes, bytes] = {}
+        self._rows: dict[bytes, bytes | None] = {}
         self._latest: dict[int, int] = {}
         self._producers: dict[tuple[int, int], ProducerState] = {}
         self._catalogue: list[tuple[int, bytes]] = []
@@ -222,6 +233,8 @@ class Derivation:
             self._producers[key] = next_state(self._producers.get(key), _sealed(envelope), envelope.base_offset)
         if log_id == CATALOGUE_LOG:
             self._catalogue.append((envelope.base_offset, found.batch))
+        elif log_id < FIRST_USER_LOG:  # in the order of the log: a later record takes the place of an earlier one
+            self._rows.update(internal.rows(log_id, found.batch))
 
     def finish(self, headers: Sequence[Header]) -> None:
         """The tables that are known only at the end: segments, producers, the catalogue in the order of its log."""
@@ -229,11 +242,7 @@ class Derivation:
         for (log_id, producer_id), state in self._producers.items():
             self._rows[index.PRODUCER_KEY.pack(index.PRODUCER, log_id, producer_id)] = state.encode()
         for _, batch in sorted(self._catalogue):
-            for key, value in catalogue.rows(native.decode(parse(batch), memoryview(batch)[BATCH_HEADER_SIZE:])):
-                if value is None:
-                    self._rows.pop(key, None)
-                else:
-                    self._rows[key] = value
+            self._rows.update(internal.rows(CATALOGUE_LOG, batch))
         self.write()
 
     def positions(self, header: Header, end: End) -> Positions:
@@ -253,9 +262,11 @@ class Derivation:
         self._rows.clear()
 
 
-def _put_all(transaction: lmdb.Transaction, rows: dict[bytes, bytes]) -> None:
-    if rows:
-        transaction.cursor().putmulti(sorted(rows.items()))
+def _put_all(transaction: lmdb.Transaction, rows: Mapping[bytes, bytes | None]) -> None:
+    """Put rows, and remove those whose value is None."""
+    transaction.cursor().putmulti(sorted((key, value) for key, value in rows.items() if value is not None))
+    for key in [key for key, value in rows.items() if value is None]:
+        transaction.delete(key)
 
 
 def _sealed(envelope: Envelope) -> SealedBatch:

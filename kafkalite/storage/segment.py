@@ -137,7 +137,7 @@ class DirectorySegments:
 
     is_single_file = False
 
-    def __init__(self, directory: Path, store_id: bytes) -> None:
+    def __init__(self, directory: Path, store_id: bytes | None) -> None:
         self._directory = directory
         self._store_id = store_id
 
@@ -184,7 +184,7 @@ class SingleFileSegments:
 
     is_single_file = True
 
-    def __init__(self, path: Path, store_id: bytes) -> None:
+    def __init__(self, path: Path, store_id: bytes | None) -> None:
         self._path = path
         self._store_id = store_id
         self._found: dict[int, Extent] = {}
@@ -213,6 +213,11 @@ class SingleFileSegments:
                 raise CorruptRecordError(
                     f"{self._path} ends at byte {end}, within segment {header.number} ({header.size} bytes from {at})"
                 )
+            if header.number <= number:
+                raise CorruptRecordError(
+                    f"{self._path} has segment {header.number} at byte {at}, behind segment {number}: a block was "
+                    "written where it does not belong"
+                )
             if gap < at:
                 yield Extent(number + 1, gap, at - gap, None)
             number = header.number
@@ -222,7 +227,8 @@ class SingleFileSegments:
             yield Extent(number + 1, gap, end - gap, None)
 
     def open(self, number: int, *, write: bool) -> tuple[int, int]:
-        return disk.open_file(self._path, write=write), self._start_of(number)
+        start = self._start_of(number)  # first: what fails here must not leave a descriptor behind
+        return disk.open_file(self._path, write=write), start
 
     def _start_of(self, number: int) -> int:
         """Where a segment starts: at its header, or behind all others when it is still to be begun."""

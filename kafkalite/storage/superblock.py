@@ -21,10 +21,11 @@ of the higher generation counts, so a torn write leaves the other. Big-endian:
      104     8  tail              position at which the journal ends, when sealed
      112     8  tail chain        the chain there, when sealed
      120     8  index size        least size of the index's file, which never shrinks: a shorter one was cut
+     128     8  index digest      XXH3 of the index's file, when sealed; 0 when it was not taken
     4088     8  checksum          XXH3 of bytes 0 to 4088
 
-A file of length zero, or with both slots all zeros, is a creation that was not finished; anything else without the
-magic is not a store.
+A file of length zero, with both slots all zeros, or with one and the other's first write torn, is a creation that was
+not finished (creation writes both slots before it is answered); anything else without the magic is not a store.
 """
 
 from enum import IntEnum
@@ -39,10 +40,10 @@ MAGIC: Final = b"kafkalit"
 FORMAT_VERSION: Final = 1
 SLOT_SIZE: Final = 4096
 SIZE: Final = 2 * SLOT_SIZE
-_LAYOUT: Final = Struct(">8sHB5xQ16s16sQQQQIIQQQQ")
+_LAYOUT: Final = Struct(">8sHB5xQ16s16sQQQQIIQQQQQ")
 _CHECKSUM: Final = Struct(">Q")
 _CHECKED: Final = SLOT_SIZE - _CHECKSUM.size
-assert _LAYOUT.size == 128
+assert _LAYOUT.size == 136
 
 
 class State(IntEnum):
@@ -51,6 +52,9 @@ class State(IntEnum):
     OPEN = 1
     SEALED = 2
     FAILED = 3
+
+
+STATES: Final = frozenset(State)
 
 
 class Superblock(NamedTuple):
@@ -70,6 +74,7 @@ class Superblock(NamedTuple):
     tail: int
     tail_chain: int
     index_size: int
+    index_digest: int = 0
 
 
 def encode(superblock: Superblock) -> bytes:
@@ -89,6 +94,8 @@ def decode(slot: bytes, name: str = "the store") -> Superblock | None:
         raise StoreVersionError(
             f"{name} has format {version}, this kafkalite knows {FORMAT_VERSION}: upgrade kafkalite"
         )
+    if state not in STATES:
+        return None
     return Superblock(State(state), *rest)
 
 
@@ -105,12 +112,28 @@ def read(fd: int, name: str) -> Superblock | None:
     Raises `NotAStoreError`, `StoreVersionError`, or `CorruptRecordError` when both slots are damaged.
     """
     data = disk.read(fd, SIZE, 0)
-    if not data.strip(b"\0"):
-        return None
     slots = [data[:SLOT_SIZE], data[SLOT_SIZE:]]
     valid = [found for found in (decode(slot, name) for slot in slots) if found]
     if valid:
         return max(valid, key=lambda found: found.generation)
+    if not data.strip(b"\0") or _is_first_write_torn(slots):
+        return None
     if not any(slot.startswith(MAGIC) for slot in slots):
         raise NotAStoreError(f"{name} is not a store of kafkalite: choose an absent or empty path")
-    raise CorruptRecordError(f"both superblocks of {name} are damaged: restore the file from a backup")
+    raise CorruptRecordError(
+        f"both superblocks of {name} are damaged: restore the file from a backup, or let `kafkalite repair` keep "
+        "what is whole"
+    )
+
+
+def _is_first_write_torn(slots: list[bytes]) -> bool:
+    """Whether only one slot was ever written, and only one of the two sectors of it that are not zeros: the fields or
+    the checksum.
+    """
+    written = [slot for slot in slots if slot.strip(b"\0")]
+    if len(written) != 1:
+        return False
+    fields, rest, checksum = written[0][: _LAYOUT.size], written[0][_LAYOUT.size : _CHECKED], written[0][_CHECKED:]
+    is_fields = fields.startswith(MAGIC) and not checksum.strip(b"\0")
+    is_checksum = written[0] is slots[0] and not fields.strip(b"\0")  # creation begins with the first slot
+    return (is_fields or is_checksum) and not rest.strip(b"\0")

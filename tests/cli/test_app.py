@@ -1,6 +1,10 @@
 """What all verbs share: errors as lines, exit statuses, help."""
 
-from collections.abc import Callable
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import rich_click as click
@@ -8,7 +12,7 @@ from click.testing import CliRunner, Result
 
 import kafkalite
 from kafkalite.cli import cli
-from kafkalite.cli.app import CommandFailedError, Commands, examples
+from kafkalite.cli.app import VERBS, CommandFailedError, Commands, examples, fail
 
 
 def run(fail: Callable[[], object], *arguments: str) -> Result:
@@ -84,13 +88,85 @@ def test_examples_stand_on_lines_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_lists_the_verbs(flag: str) -> None:
+def test_help_lists_every_verb_with_its_sentence(flag: str) -> None:
     result = CliRunner().invoke(cli, [flag])
     assert result.exit_code == 0
-    assert "demo" in result.output
+    listed = [line.strip("│ ").split(maxsplit=1) for line in result.output.splitlines()]
+    words = {line[0]: line[1] for line in listed if len(line) > 1}
+    assert set(VERBS) <= set(words)
+    assert all(words[verb][0].isupper() for verb in VERBS)
 
 
-def test_every_verb_has_help_with_examples() -> None:
-    for name in cli.commands:
-        output = CliRunner().invoke(cli, [name, "--help"]).output
-        assert f"$ kafkalite {name}" in output
+def verbs(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every verb below a group, with the words that name it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*names, name), command
+        if isinstance(command, click.Group):
+            yield from verbs(command, *names, name)
+
+
+ALL = dict(verbs(cli))
+
+
+@pytest.mark.parametrize("names", ALL, ids=" ".join)
+def test_every_verb_has_help_with_examples(names: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, [*names, "--help"])
+    assert result.exit_code == 0
+    assert f"kafkalite {names[0]}" in result.output.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("names", ALL, ids=" ".join)
+def test_every_option_says_what_it_is_for(names: tuple[str, ...]) -> None:
+    options = [each for each in ALL[names].params if isinstance(each, click.Option)]
+    assert [option.name for option in options if not option.help] == []
+
+
+@pytest.mark.parametrize("names", ALL, ids=" ".join)
+def test_examples_are_commands_that_exist_with_their_options(names: tuple[str, ...]) -> None:
+    """The first words of an example are a verb, and its options are that verb's."""
+    for line in (ALL[names].epilog or "").splitlines():
+        for part in line.removeprefix("$ ").split(" | "):
+            words = shlex.split(part, comments=True)
+            if words[:1] != ["kafkalite"]:
+                continue
+            verb = max((each for each in ALL if tuple(words[1 : len(each) + 1]) == each), key=len)
+            known = {flag for option in ALL[verb].params for flag in option.opts}
+            given = {word.partition("=")[0] for word in words if re.fullmatch(r"-[a-zA-Z]|--[a-z-]+(=.*)?", word)}
+            assert given <= known
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("consme",), "did you mean 'consume'?"),
+        (("topic", "lst"), "did you mean 'list'?"),
+        (("xyzzy",), "there are: backup, bench, "),
+        (("consume", "--ofset", "1"), "--offset"),
+    ],
+)
+def test_unknown_verb_or_option_is_status_2_with_a_did_you_mean(arguments: tuple[str, ...], hint: str) -> None:
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert hint in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_verb_is_imported_when_it_is_used() -> None:
+    program = (
+        "import sys; from kafkalite.cli import cli; cli(['completion', 'bash'], standalone_mode=False);"
+        "print(sorted(name for name in sys.modules if name.startswith('kafkalite.cli.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == "['kafkalite.cli.app', 'kafkalite.cli.completion']\n"
+
+
+def test_reader_that_has_gone_is_status_141_without_a_word() -> None:
+    result = run(raising(BrokenPipeError(32, "Broken pipe")))
+    assert (result.exit_code, result.stderr) == (141, "")
+
+
+def test_failures_that_were_told_are_status_1_without_a_word() -> None:
+    result = run(fail)
+    assert (result.exit_code, result.output) == (1, "")

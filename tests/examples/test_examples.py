@@ -15,6 +15,10 @@ HOME = Path(kafkalite.__file__).parent.parent
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 EXPECTED = {
+    "backup": [
+        r"^a backup: monday.klite of \d+ segment\(s\)\na second one to the same place: refused\n",
+        r"restored, with all that was there: True\ncheck: clean\ncopied: \[\('notes', 1\)\]\n$",
+    ],
     "quick_start": [
         r"order 1 is record 0 of partition [012]",
         r"alice ordered 1 for 42\.0\n(.*\n)*?alice ordered 3 for 12\.0",

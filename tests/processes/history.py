@@ -1,5 +1,8 @@
 """Histories: what writers wrote and were acknowledged, noted outside the store, and the proof that it is all there.
 
+One topic, writers that only append, followers that read it all: a shorter account than `testing.history`, which notes
+what everybody asked and when. Records name their writers in the same way.
+
 A record's value says who wrote it: writer, number of the commit, which part of it and of how many, then padding that
 follows from these. A commit of several parts goes to several partitions (the parts' keys decide). A line of the
 acknowledgement file: writer, number, parts, then partition, first offset and end offset of each range it was given.
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import kafkalite
+from kafkalite.testing.history import value_of as value
 from kafkalite.testing.procs import AckFile
 
 from .forks import Board
@@ -25,12 +29,6 @@ TOPIC: Final = "history"
 PARTITIONS: Final = 3
 STOP: Final = b"stop"
 """The value that tells followers that nothing comes after it; one in each partition."""
-
-
-def value(writer: int, number: int, part: int, parts: int, size: int) -> bytes:
-    """A value of `size` bytes, or as long as its own description."""
-    head = b"%d %d %d %d " % (writer, number, part, parts)
-    return (head * (size // len(head) + 1))[: max(size, len(head))]
 
 
 class Scribe:
