@@ -46,7 +46,7 @@ class Keeper:
                     return
             try:
                 task()
-            except Exception:  # noqa: BLE001  (the keeper outlives whatever its tasks raise)
+            except BaseException:  # noqa: BLE001  (the keeper outlives whatever its tasks raise)
                 _log.exception("a task of the keeper failed")
             del task
 

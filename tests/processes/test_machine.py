@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kafkalite
-from kafkalite.errors import StoreFullError
+from kafkalite.errors import OutcomeUnknownError, StoreFullError
 from kafkalite.testing.procs import AckFile, Child, python
 
 from . import history
@@ -92,7 +92,7 @@ def append_until_full(scribe: history.Scribe, size: int) -> str:
     while True:
         try:
             scribe.append(size)
-        except StoreFullError as error:
+        except (StoreFullError, OutcomeUnknownError) as error:  # refused, or appended and not published
             return str(error)
 
 
