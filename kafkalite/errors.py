@@ -191,6 +191,47 @@ class ProducerFencedError(KafkaliteError):
     fix = "End this producer: the newer one goes on in its place."
 
 
+class FencedMemberError(KafkaliteError):
+    """This member is no longer one of its group, or what it commits is another's by now."""
+
+    code = 110
+    fix = "Iterate again, which joins again; what was not committed is handed out again, to somebody."
+
+
+class GroupNotFoundError(KafkaliteError, LookupError):
+    """There is no consumer group of this name: it has neither members nor offsets."""
+
+    code = 69
+    fix = "Check the name; store.groups() lists what there is. A group comes to be when its first member joins."
+
+
+class GroupNotEmptyError(KafkaliteError):
+    """The group has members, and what was asked for is for a group without any."""
+
+    code = 68
+    fix = "End its members first; a process that was killed counts for as long as nobody else has noticed."
+
+
+class WorkerError(KafkaliteError, RuntimeError):
+    """A pool of workers ended: a record failed for good and there is no dead letter topic, or no worker can start.
+
+    `.record` is (topic, partition, offset) of the record, or None.
+    """
+
+    fix = "Mend the handler, or give dead_letter=; the record is handed out again by the next run."
+
+    def __init__(self, message: str, record: tuple[str, int, int] | None = None) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+class TransactionStateError(KafkaliteError):
+    """The call does not fit the state that the transaction is in."""
+
+    code = 48
+    fix = "Send through the transaction while one is open; begin another when it is over."
+
+
 class DeliveryError(KafkaliteError):
     """Records sent by this producer were not committed; `.failures` holds one (record, error) each."""
 
@@ -214,6 +255,13 @@ class KafkaTimeoutError(KafkaliteError, TimeoutError):
     retriable = True
     code = 7
     fix = "Allow more time, or find out what holds it up: the message says."
+
+
+class InvalidRecordStateError(KafkaliteError):
+    """A record of a share group was acknowledged by somebody who does not hold it any more, or never did."""
+
+    code = 121
+    fix = "It is somebody else's by now, or done: allow more time with acquire_timeout_ms=, or take fewer at a time."
 
 
 class ConcurrentUseError(KafkaliteError, RuntimeError):

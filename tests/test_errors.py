@@ -22,7 +22,12 @@ KAFKA_CODES = {
     40: "INVALID_CONFIG",
     45: "OUT_OF_ORDER_SEQUENCE_NUMBER",
     56: "KAFKA_STORAGE_ERROR",
+    48: "INVALID_TXN_STATE",
+    68: "NON_EMPTY_GROUP",
+    69: "GROUP_ID_NOT_FOUND",
     90: "PRODUCER_FENCED",
+    110: "FENCED_MEMBER_EPOCH",
+    121: "INVALID_RECORD_STATE",
 }
 
 PYTHONS_BASES = {
@@ -40,6 +45,8 @@ PYTHONS_BASES = {
     "TopicSettingsError": ValueError,
     "UnknownTopicError": LookupError,
     "UnknownPartitionError": LookupError,
+    "GroupNotFoundError": LookupError,
+    "WorkerError": RuntimeError,
     "RecordTooLargeError": ValueError,
     "SerializationError": TypeError,
     "DeserializationError": ValueError,

@@ -37,8 +37,12 @@ KAFKA_NAMES = {
     36: "TOPIC_ALREADY_EXISTS",
     40: "INVALID_CONFIG",
     45: "OUT_OF_ORDER_SEQUENCE_NUMBER",
+    48: "INVALID_TXN_STATE",
     56: "KAFKA_STORAGE_ERROR",
+    68: "NON_EMPTY_GROUP",
+    69: "GROUP_ID_NOT_FOUND",
     90: "PRODUCER_FENCED",
+    110: "FENCED_MEMBER_EPOCH",
 }
 """Kafka's names of the codes in the table of errors."""
 
