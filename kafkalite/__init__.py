@@ -11,7 +11,9 @@
 kafkalite is not affiliated with the Apache Software Foundation; Apache Kafka is its trademark.
 """
 
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
 from kafkalite.copying import CopiedTopic, copy_topics
 from kafkalite.delivery import Delivery
@@ -22,8 +24,12 @@ from kafkalite.errors import (
     CorruptRecordError,
     DeliveryError,
     DeserializationError,
+    FencedMemberError,
     ForkedError,
+    GroupNotEmptyError,
+    GroupNotFoundError,
     InvalidGroupIdError,
+    InvalidRecordStateError,
     InvalidTopicError,
     KafkaliteError,
     KafkaTimeoutError,
@@ -45,9 +51,11 @@ from kafkalite.errors import (
     StoreSettingsError,
     StoreVersionError,
     TopicSettingsError,
+    TransactionStateError,
     UnknownPartitionError,
     UnknownTopicError,
     UnsupportedError,
+    WorkerError,
 )
 from kafkalite.iteration import RecordBatch
 from kafkalite.model import Record, RecordMetadata, TopicPartition
@@ -61,6 +69,13 @@ from kafkalite.storage.stats import Stats
 from kafkalite.store import Store, connect
 from kafkalite.topic import Topic
 
+if TYPE_CHECKING:
+    from kafkalite.consumer_group import ConsumerGroup
+    from kafkalite.group_admin import GroupInfo, GroupMember, GroupPartition
+    from kafkalite.share_group import ShareGroup
+    from kafkalite.share_records import ShareRecord
+    from kafkalite.transaction import Transaction
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -68,13 +83,21 @@ __all__ = [
     "ClosedError",
     "ConcurrentUseError",
     "ConfigError",
+    "ConsumerGroup",
     "CopiedTopic",
     "CorruptRecordError",
     "Delivery",
     "DeliveryError",
     "DeserializationError",
+    "FencedMemberError",
     "ForkedError",
+    "GroupInfo",
+    "GroupMember",
+    "GroupNotEmptyError",
+    "GroupNotFoundError",
+    "GroupPartition",
     "InvalidGroupIdError",
+    "InvalidRecordStateError",
     "InvalidTopicError",
     "JSON",
     "KafkaTimeoutError",
@@ -95,6 +118,8 @@ __all__ = [
     "SequenceError",
     "Serde",
     "SerializationError",
+    "ShareGroup",
+    "ShareRecord",
     "Stats",
     "Store",
     "StoreBusyError",
@@ -109,9 +134,12 @@ __all__ = [
     "Topic",
     "TopicPartition",
     "TopicSettingsError",
+    "Transaction",
+    "TransactionStateError",
     "UnknownPartitionError",
     "UnknownTopicError",
     "UnsupportedError",
+    "WorkerError",
     "__version__",
     "check",
     "connect",
@@ -120,5 +148,23 @@ __all__ = [
     "optional",
     "repair",
 ]
+
+_LATER = {
+    "ConsumerGroup": "kafkalite.consumer_group",
+    "GroupInfo": "kafkalite.group_admin",
+    "GroupMember": "kafkalite.group_admin",
+    "GroupPartition": "kafkalite.group_admin",
+    "ShareGroup": "kafkalite.share_group",
+    "ShareRecord": "kafkalite.share_records",
+    "Transaction": "kafkalite.transaction",
+}
+"""Names that are imported when they are first asked for (PEP 562): groups cost as much as all the rest."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'kafkalite' has no attribute {name!r}")
+
 
 logging.getLogger("kafkalite").addHandler(logging.NullHandler())

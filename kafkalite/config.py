@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypedDict
 
 from kafkalite.errors import ConfigError
 
-Scope = Literal["store", "topic", "producer"]
+Scope = Literal["store", "topic", "producer", "group"]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -96,17 +96,39 @@ _ROWS: Final = (
             "How batches are compressed."),
     Setting("producer", "enable_idempotence", bool, True, (),
             "Whether batches bear producer id and sequence, so that a repeat is recognised (KIP-98)."),
+    Setting("producer", "transactional_id", object, None, (),
+            "Whose transactions these are: whoever claims the name last fences all others who have it (KIP-98)."),
     Setting("producer", "partitioner", str, "murmur2", ("murmur2",),
             "How a key chooses its partition: as Kafka's Java client does."),
     Setting("producer", "acks", object, "all", ("all", "-1", "1", "0", -1, 1, 0),
             "Whom to wait for; in process 1 and all are the same, 0 resolves deliveries at once."),
+    Setting("group", "auto_offset_reset", str, "earliest", ("earliest", "latest", "error"),
+            "Where a group begins in a partition of which it has committed no offset (Kafka's default is latest)."),
+    Setting("group", "enable_auto_commit", bool, True, (),
+            "Whether confirmed records are committed without being asked."),
+    Setting("group", "auto_commit_interval_ms", int, 1000, (1, 3_600_000),
+            "How often they are, at least."),
+    Setting("group", "isolation_level", str, "read_committed", ("read_committed", "read_uncommitted"),
+            "Whether records of transactions that are not decided, or aborted, are left out."),
+    Setting("group", "partition_assignment_strategy", object, "cooperative-sticky", (),
+            "Who gets which partition: range, roundrobin, sticky, cooperative-sticky, or a function."),
+    Setting("group", "group_instance_id", object, None, (),
+            "A name that this member keeps over restarts, so that its partitions wait for it (KIP-345)."),
+    Setting("group", "client_id", str, "kafkalite", (),
+            "What this program calls itself; the members' ids begin with it."),
+    Setting("group", "session_timeout_ms", int, 45_000, (1, INT64_MAX >> 24),
+            "How long a stopped process, or a static member that is away, keeps its partitions."),
+    Setting("group", "max_poll_interval_ms", int, 300_000, (1, 2**31 - 1),
+            "How long a member may work on what it has in hand, or give up partitions, before it is removed."),
+    Setting("group", "max_poll_records", int, 500, (1, 1_000_000),
+            "Most records of one poll()."),
 )
 # fmt: on
 
 SETTINGS: Final[Mapping[Scope, Mapping[str, Setting]]] = MappingProxyType(
     {
         scope: MappingProxyType({row.name: row for row in _ROWS if row.scope == scope})
-        for scope in ("store", "topic", "producer")
+        for scope in ("store", "topic", "producer", "group")
     }
 )
 
@@ -140,8 +162,24 @@ class ProducerSettings(TypedDict, total=False):
     delivery_timeout_ms: int
     compression_type: Literal["none", "zstd"]
     enable_idempotence: bool
+    transactional_id: str | None
     partitioner: Literal["murmur2"]
     acks: Literal["all", 0, 1, -1]
+
+
+class GroupSettings(TypedDict, total=False):
+    """Settings of a member of a consumer group, of `Store.consumer_group`."""
+
+    auto_offset_reset: Literal["earliest", "latest", "error"]
+    enable_auto_commit: bool
+    auto_commit_interval_ms: int
+    isolation_level: Literal["read_committed", "read_uncommitted"]
+    partition_assignment_strategy: Any
+    group_instance_id: str | None
+    client_id: str
+    session_timeout_ms: int
+    max_poll_interval_ms: int
+    max_poll_records: int
 
 
 ConfigMapping = Mapping[str, str | int | float | bool]

@@ -306,6 +306,7 @@ def map_shared(fd: int, size: int) -> Map:
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
+_GET_LOCK: Final = getattr(fcntl, "F_OFD_GETLK", None)
 LOCK_CONFLICTS: Final = (errno.EAGAIN, errno.EACCES)
 
 
@@ -333,6 +334,14 @@ def is_taken(take: Callable[[], object]) -> bool:
             return False
         raise
     return True
+
+
+def is_locked(fd: int, byte: int) -> bool:
+    """Whether another open file description has a lock on the byte; takes none."""
+    if _GET_LOCK is None:  # pragma: no cover
+        raise UnsupportedError("this platform has no open-file-description locks (Linux has them since 3.15)")
+    said = fcntl.fcntl(fd, _GET_LOCK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+    return bool(_FLOCK.unpack(said)[0] != fcntl.F_UNLCK)
 
 
 # The machine

@@ -6,7 +6,7 @@ on behind what could not be read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
 
@@ -26,6 +26,7 @@ V = TypeVar("V")
 
 _new: Final[Callable[..., Any]] = tuple.__new__
 OFFSET_MAX: Final = 2**63 - 1
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Range(NamedTuple):
@@ -122,18 +123,22 @@ class Source(NamedTuple):
     ranges: Sequence[Range]
 
 
-class _Lane:
-    """One partition being read."""
+class Lane:
+    """One partition being read, up to `end` (None: for ever)."""
 
-    __slots__ = ("end", "reader", "source", "start")
+    __slots__ = ("end", "fetched", "pending", "reader", "source", "start")
 
-    def __init__(self, engine: Engine, source: Source, wanted: Range) -> None:
+    def __init__(self, engine: Engine, source: Source, partition: int, start: int, end: int | None = None) -> None:
         self.source = source
-        self.start = wanted.start
-        self.end = wanted.end
-        self.reader = LogReader(engine, source.topic, wanted.partition, wanted.start)
+        self.start = start
+        self.end = end
+        self.reader = LogReader(engine, source.topic, partition, start)
+        self.pending: Columns | None = None
+        """Records of the batch `fetched` that are still to be handed out, where somebody hands out parts."""
+        self.fetched: FetchedBatch | None = None
 
     def is_finished(self) -> bool:
+        """Whether all up to the end was read."""
         return self.end is not None and self.reader.offset >= self.end
 
 
@@ -151,23 +156,23 @@ class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
         self._incarnation = engine.incarnation
         self._follow = follow
         self._lanes = [
-            _Lane(engine, source, wanted) for source in map(Source._make, sources) for wanted in source.ranges
+            Lane(engine, source, *wanted) for source in map(Source._make, sources) for wanted in source.ranges
         ]
         self._turn = 0
 
     def __next__(self) -> RecordBatch[K, V]:
         lane, fetched, columns = self._next_columns()
-        return self._decoded(lane, fetched, columns)
+        return decoded(lane, fetched, columns)
 
     def next_records(self) -> Iterator[Record[K, V]]:
         """The records of the next batch; those that cannot be decoded raise in their place."""
         lane, fetched, columns = self._next_columns()
         try:
-            return iter(self._decoded(lane, fetched, columns))
+            return iter(decoded(lane, fetched, columns))
         except DeserializationError:
-            return _OneByOne(lane, columns)
+            return OneByOne(lane, columns)
 
-    def _next_columns(self) -> tuple[_Lane, FetchedBatch, Columns]:
+    def _next_columns(self) -> tuple[Lane, FetchedBatch, Columns]:
         while True:
             if self._incarnation != self._engine.incarnation:
                 raise ForkedError("this iterator belongs to the parent process: read again in the child")
@@ -182,7 +187,7 @@ class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
             if columns.values:
                 return lane, fetched, columns
 
-    def _next_lane(self) -> _Lane:
+    def _next_lane(self) -> Lane:
         """The next partition that has something; waits when following, else raises StopIteration."""
         while True:
             for _ in range(len(self._lanes)):
@@ -204,21 +209,23 @@ class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
 
         self._engine.wakeup.wait([lane.reader.log_id for lane in self._lanes], ready, Deadline(None))
 
-    def _decoded(self, lane: _Lane, fetched: FetchedBatch, columns: Columns) -> RecordBatch[K, V]:
-        source = lane.source
-        try:
-            keys = columns.keys if source.key.is_identity else source.key.deserialize_many(columns.keys)
-            values = columns.values if source.value.is_identity else source.value.deserialize_many(columns.values)
-        except DeserializationError:
-            list(_OneByOne(lane, columns))  # raises for the first that cannot be decoded, and says which it is
-            raise
-        return RecordBatch(source.topic.name, lane.reader.partition, fetched, columns, keys, values)
+
+def decoded(lane: Lane, fetched: FetchedBatch, columns: Columns) -> RecordBatch[Any, Any]:
+    """A batch as users get it; raises `DeserializationError` naming the first record that cannot be decoded."""
+    source = lane.source
+    try:
+        keys = columns.keys if source.key.is_identity else source.key.deserialize_many(columns.keys)
+        values = columns.values if source.value.is_identity else source.value.deserialize_many(columns.values)
+    except DeserializationError:
+        list(OneByOne(lane, columns))  # raises for the first that cannot be decoded, and says which it is
+        raise
+    return RecordBatch(source.topic.name, lane.reader.partition, fetched, columns, keys, values)
 
 
-class _OneByOne(Iterator[Record[Any, Any]]):
+class OneByOne(Iterator[Record[Any, Any]]):
     """The records of a batch of which some cannot be decoded: each of those is raised in its place."""
 
-    def __init__(self, lane: _Lane, columns: Columns) -> None:
+    def __init__(self, lane: Lane, columns: Columns) -> None:
         self._lane = lane
         self._columns = columns
         self._places = iter(range(len(columns.values)))
@@ -235,7 +242,7 @@ class _OneByOne(Iterator[Record[Any, Any]]):
             ) from error
 
 
-def _raw(lane: _Lane, columns: Columns, number: int) -> Record[Any, Any]:
+def _raw(lane: Lane, columns: Columns, number: int) -> Record[Any, Any]:
     return Record(
         lane.source.topic.name,
         lane.reader.partition,
@@ -341,4 +348,4 @@ def _timestamp(position: datetime | timedelta, name: str) -> int:
         return clock.now_ms() - int(position.total_seconds() * 1000)
     if position.tzinfo is None:
         raise ConfigError(f"{name}={position!r} has no time zone: give an aware datetime, such as datetime.now(UTC)")
-    return -int(-position.timestamp() * 1000 // 1)
+    return -((EPOCH - position) // timedelta(milliseconds=1))

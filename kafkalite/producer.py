@@ -12,7 +12,7 @@ A full batch is committed by the sender itself, which is the back-pressure; a li
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from kafkalite import clock
 from kafkalite.clock import Deadline
@@ -26,6 +26,7 @@ from kafkalite.errors import (
     ForkedError,
     KafkaliteError,
     KafkaTimeoutError,
+    TransactionStateError,
     UnknownTopicError,
 )
 from kafkalite.model import Headers, Raw, RecordMetadata
@@ -35,6 +36,10 @@ from kafkalite.storage import keeper
 from kafkalite.storage.catalogue import TopicState
 from kafkalite.storage.engine import Engine
 from kafkalite.topic import Topic
+
+if TYPE_CHECKING:
+    from kafkalite.consumer_group import ConsumerGroup
+    from kafkalite.transaction import Identity, Transaction
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -89,7 +94,11 @@ class Producer:
     """Sends records to topics of one store, from `Store.producer`. Safe to share between threads."""
 
     def __init__(
-        self, engine: Engine, topics: "Callable[[str], Topic[bytes, Raw]]", settings: Mapping[str, Any]
+        self,
+        engine: Engine,
+        topics: "Callable[[str], Topic[bytes, Raw]]",
+        settings: Mapping[str, Any],
+        identity: "Identity | None" = None,
     ) -> None:
         self._engine = engine
         self._topics = topics
@@ -101,11 +110,13 @@ class Producer:
         self._full_at = max(1, min(self._batch_size, MAX_BATCH_RECORDS * RECORD_OVERHEAD))
         self._handles: dict[str, Topic[bytes, Raw]] = {}
         self._closed = False
+        self._identity = identity
         self._begin()
         engine.after_fork(self._begin)
 
     def _begin(self) -> None:
         """Start empty, with a new identity: at first, and in a forked child."""
+        self._transaction: Transaction | None = None
         self._lanes: dict[object, _Lane] = {}
         self._buffers: dict[TopicState, _Buffer] = {}
         self._queue = CommitQueue(self._engine, self.settings, lambda topic: self._buffers[topic].encoder)
@@ -213,6 +224,7 @@ class Producer:
     def _lane(self, topic: object) -> _Lane:
         """The lane of a topic handle or name, made when it is first used."""
         self._use()
+        self._refuse_transactional()
         handle = topic
         if isinstance(topic, str):
             handle = self._handles.get(topic) or self._handles.setdefault(topic, self._topics(topic))
@@ -368,6 +380,46 @@ class Producer:
             self._queue.add(batches)
         return batches
 
+    # Transactions
+
+    def transaction(self, group: "ConsumerGroup[Any, Any] | None" = None) -> "Transaction":
+        """A transaction, for one `with` block: what is sent through it is committed as one when the block is left.
+
+        With `group` (whose `enable_auto_commit` is False) the offsets behind what it handed out are committed with it;
+        an exception, `abort()` or a commit that fails hands that out again. What this producer sent before is committed
+        first, and meanwhile `send` raises `TransactionStateError`. Leaving the block raises `OffsetConflictError`,
+        `FencedMemberError`, `ProducerFencedError`, with nothing written; `OutcomeUnknownError`.
+        """
+        from kafkalite.transaction import Transaction  # noqa: PLC0415  (imported when the first one is made)
+
+        self._use()
+        return Transaction(self._engine, self._topics, self.settings, group, self._identity, self)
+
+    def _begin_transaction(self, transaction: "Transaction") -> None:
+        with self._queue.lock:
+            self._use()
+            if self._transaction is not None:
+                raise TransactionStateError("this producer has a transaction open: it can have one at a time")
+            self._transaction = transaction
+            self._lanes = {}  # so that `send` looks for its lane, and finds that there is a transaction
+        try:
+            self._flush(Deadline(self.settings["max_block_ms"] / 1000))
+        except BaseException:
+            self._end_transaction()
+            raise
+
+    def _end_transaction(self) -> None:
+        self._transaction = None
+
+    def _refuse_transactional(self) -> None:
+        if self._transaction is not None:
+            raise TransactionStateError("a transaction of this producer is open: send through it, or end it first")
+        if self._identity is not None:
+            raise TransactionStateError(
+                f"a producer with transactional_id={self._identity.name!r} sends in transactions only: "
+                "with producer.transaction() as tx: tx.send(…)"
+            )
+
     # Committing
 
     def _commit(self, deadline: Deadline) -> KafkaliteError | None:
@@ -452,6 +504,8 @@ class Producer:
         if not self._engine.is_open:
             self._closed = True
             return
+        if self._transaction is not None:
+            self._transaction.close()
         try:
             self._flush(Deadline(self._delivery_timeout))
         finally:

@@ -6,14 +6,15 @@ Thin: it checks what it is given, hands out topics and producers that share the 
 import atexit
 import contextlib
 import os
+import re
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from kafkalite import config, disk
-from kafkalite.config import ConfigMapping, ProducerSettings, StoreSettings, TopicSettings
+from kafkalite.config import ConfigMapping, GroupSettings, ProducerSettings, StoreSettings, TopicSettings
 from kafkalite.errors import (
     ClosedError,
     ConfigError,
@@ -27,12 +28,20 @@ from kafkalite.iteration import BatchIterator, records, resolve_range
 from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.producer import Producer
 from kafkalite.serde import Serde, resolve, resolve_key
+from kafkalite.storage import internal
 from kafkalite.storage.backup import BackupReport, Progress, backup
 from kafkalite.storage.catalogue import MAX_PARTITIONS, TopicState, check_name
 from kafkalite.storage.check import Report
+from kafkalite.storage.commit import Append
 from kafkalite.storage.engine import Engine, open_engine
 from kafkalite.storage.stats import Stats
 from kafkalite.topic import Topic
+
+if TYPE_CHECKING:  # groups are imported when the first one is made: half of what this package's import would cost
+    from kafkalite.consumer_group import Callback, ConsumerGroup
+    from kafkalite.group_admin import GroupInfo
+    from kafkalite.share_group import ShareGroup
+    from kafkalite.transaction import Identity, Transaction
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -108,7 +117,9 @@ class Store:
         self._is_owned = True
         self._read_only = read_only
         self._private_pid = disk.process_id() if is_private else None
-        self._made: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self._made: weakref.WeakSet[Producer | Transaction | ShareGroup[Any, Any] | ConsumerGroup[Any, Any]]
+        self._made = weakref.WeakSet()
+        self._identities: dict[str, Identity] = {}
         self._engine: Engine = open_engine(
             text or path,
             create=create,
@@ -246,7 +257,16 @@ class Store:
         """Delete a topic and all its records, for everybody; raises `UnknownTopicError`."""
         self._use_to_write()
         check_name(name)
-        self._engine.delete_topic(name)
+
+        def forget_offsets(transaction: Any) -> list[Append]:
+            if not internal.has_state(transaction, internal.OFFSETS_LOG):
+                return []
+            from kafkalite.group_state import offsets_of  # noqa: PLC0415  (as above)
+
+            records = [(key, None) for key in offsets_of(transaction, name)]
+            return [Append(internal.OFFSETS_LOG, internal.batch_of(records))] if records else []
+
+        self._engine.delete_topic(name, forget_offsets)
 
     def read(
         self, topics: Sequence[str | Topic[Any, Any]], *, start: Position = "earliest", until: Until = "end"
@@ -268,12 +288,187 @@ class Store:
     def producer(self, *, config: ConfigMapping | None = None, **settings: Unpack[ProducerSettings]) -> Producer:
         """A producer with Kafka's settings; use it as a context manager. Raises `ConfigError`."""
         self._use_to_write()
-        producer = Producer(self._engine, self._known_topic, resolve_producer(settings, config))
+        found = resolve_producer(settings, config)
+        name = found["transactional_id"]
+        identity = None if name is None else self._identity(name)
+        producer = Producer(self._engine, self._known_topic, found, identity)
         self._made.add(producer)
         return producer
 
+    def _identity(self, transactional_id: str) -> "Identity":
+        """This handle's claim of a transactional id, made once."""
+        from kafkalite.transaction import Identity, check_transactional_id  # noqa: PLC0415  (as above)
+
+        check_transactional_id(transactional_id)
+        identity = self._identities.setdefault(transactional_id, Identity(self._engine, transactional_id))
+        identity.claim()
+        return identity
+
+    def transaction(self, group: "ConsumerGroup[Any, Any] | None" = None) -> "Transaction":
+        """As `Producer.transaction`, without a producer: any number may be open at once."""
+        from kafkalite.transaction import Transaction  # noqa: PLC0415  (as above)
+
+        self._use_to_write()
+        transaction = Transaction(self._engine, self._known_topic, config.defaults("producer"), group)
+        self._made.add(transaction)
+        return transaction
+
     def _known_topic(self, name: str) -> Topic[bytes, Raw]:
         return self.topic(name, create=False)
+
+    # Groups
+
+    def groups(self) -> "list[GroupInfo]":
+        """All consumer groups, by name: their state, members, partitions and lag."""
+        from kafkalite.group_admin import list_groups  # noqa: PLC0415  (as above)
+
+        self._use()
+        return list_groups(self)
+
+    @overload
+    def consumer_group(
+        self,
+        group_id: str,
+        topics: Topic[K, V] | Sequence[Topic[K, V]],
+        *,
+        on_assigned: "Callback | None" = None,
+        on_revoked: "Callback | None" = None,
+        on_lost: "Callback | None" = None,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[GroupSettings],
+    ) -> "ConsumerGroup[K, V]": ...
+    @overload
+    def consumer_group(
+        self,
+        group_id: str,
+        topics: str | re.Pattern[str] | Sequence[str | re.Pattern[str]],
+        *,
+        on_assigned: "Callback | None" = None,
+        on_revoked: "Callback | None" = None,
+        on_lost: "Callback | None" = None,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[GroupSettings],
+    ) -> "ConsumerGroup[bytes, Raw]": ...
+    @overload
+    def consumer_group(
+        self,
+        group_id: str,
+        topics: str | re.Pattern[str] | Sequence[str | re.Pattern[str]],
+        *,
+        key: type[K] | Serde[K],
+        value: type[V] | Serde[V],
+        on_assigned: "Callback | None" = None,
+        on_revoked: "Callback | None" = None,
+        on_lost: "Callback | None" = None,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[GroupSettings],
+    ) -> "ConsumerGroup[K, V]": ...
+    @overload
+    def consumer_group(
+        self,
+        group_id: str,
+        topics: Sequence[Topic[Any, Any] | str | re.Pattern[str]],
+        *,
+        on_assigned: "Callback | None" = None,
+        on_revoked: "Callback | None" = None,
+        on_lost: "Callback | None" = None,
+        config: ConfigMapping | None = None,
+        **settings: Unpack[GroupSettings],
+    ) -> "ConsumerGroup[Any, Any]": ...
+    def consumer_group(
+        self,
+        group_id: str,
+        topics: Any,
+        *,
+        key: Any = None,
+        value: Any = None,
+        on_assigned: "Callback | None" = None,
+        on_revoked: "Callback | None" = None,
+        on_lost: "Callback | None" = None,
+        config: ConfigMapping | None = None,
+        **settings: Any,
+    ) -> "ConsumerGroup[Any, Any]":
+        """A member of a consumer group, once it is entered: the group's members share the topics' partitions.
+
+        `topics` are names, topics with their types, or compiled patterns of whole names (`key` and `value` are the
+        types of what these match). The callbacks are called in the member's thread with the group and partitions.
+        Raises `InvalidGroupIdError`, `ConfigError`; entering raises `UnknownTopicError`.
+        """
+        from kafkalite.consumer_group import ConsumerGroup  # noqa: PLC0415  (as above)
+        from kafkalite.subscription import given_group_settings, subscription  # noqa: PLC0415
+
+        self._use_to_write()
+        found = given_group_settings(settings, config)
+        wanted = subscription(topics, resolve_key(key), resolve(value))
+        group: ConsumerGroup[Any, Any] = ConsumerGroup(
+            self._engine, group_id, wanted, found, (on_assigned, on_revoked, on_lost)
+        )
+        self._made.add(group)
+        return group
+
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: Topic[K, V] | Sequence[Topic[K, V]],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> "ShareGroup[K, V]": ...
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: str | Sequence[str],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> "ShareGroup[bytes, Raw]": ...
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: Sequence[str | Topic[Any, Any]],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> "ShareGroup[Any, Any]": ...
+    def share_group(
+        self,
+        group_id: str,
+        topics: Any,
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> "ShareGroup[Any, Any]":
+        """A work queue over topics (KIP-932); use it as a context manager, which makes this a member. Names are read
+        as bytes.
+
+        A record is locked for its member for `acquire_timeout_ms`, and given up when it was delivered
+        `max_delivery_count` times in vain, or was rejected: then it goes to the topic `dead_letter`, if there is one.
+        A group begins with the first record that there is. Raises `ConfigError`, `UnknownTopicError`.
+        """
+        from kafkalite.share_group import ShareGroup  # noqa: PLC0415  (as above)
+        from kafkalite.share_member import ShareSource  # noqa: PLC0415
+
+        self._use_to_write()
+        wanted = [topics] if isinstance(topics, str | Topic) else topics
+        handles = [one if isinstance(one, Topic) else self.topic(one, create=False) for one in wanted]
+        letters = self.topic(dead_letter, create=False) if isinstance(dead_letter, str) else dead_letter
+        group: ShareGroup[Any, Any] = ShareGroup(
+            self._engine,
+            group_id,
+            [ShareSource(topic._state, topic.key_serde, topic.value_serde) for topic in handles],
+            max_delivery_count=max_delivery_count,
+            acquire_timeout_ms=acquire_timeout_ms,
+            dead_letter=None if letters is None else letters._state,
+        )
+        self._made.add(group)
+        return group
 
     # The store as a whole
 
@@ -343,8 +538,8 @@ class Store:
             if self._private_pid is not None:
                 stack.callback(self._remove_private)
             stack.callback(self._engine.close)
-            for producer in list(self._made):
-                stack.callback(producer.close)
+            for made in list(self._made):
+                stack.callback(made.close)
 
     def _remove_private(self) -> None:
         import shutil  # noqa: PLC0415  (rarely used)

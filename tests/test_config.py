@@ -215,6 +215,8 @@ def test_the_typed_settings_are_the_tables_rows(scope: Scope, typed: type, apart
         row = SETTINGS[scope][name]
         if hint in (int, float, bool, str):
             assert row.type is hint
+        elif hint == str | None:
+            assert (row.type, row.default) == (object, None)
         else:
             assert hint == Literal[get_args(hint)]
             assert set(get_args(hint)) <= set(row.valid)

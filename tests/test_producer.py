@@ -61,11 +61,11 @@ class Refusals:
         self.calls = 0
         monkeypatch.setattr(store._engine, "commit", self)
 
-    def __call__(self, operation: Operation, timeout: float | None = None) -> Operation:
+    def __call__(self, operation: Operation, timeout: float | None = None, *, waits: bool = True) -> Operation:
         self.calls += 1
         if self.before is not None:
             raise self.before
-        done = self._commit(operation, timeout)
+        done = self._commit(operation, timeout, waits=waits)
         if self.after_once is not None:
             error, self.after_once = self.after_once, None
             raise error

@@ -128,11 +128,13 @@ VERBS = {
         "consume",
         "copy",
         "demo",
+        "group",
         "info",
         "log",
         "produce",
         "repair",
         "topic",
+        "work",
     )
 }
 """Every verb and noun: the object of its name in the module of its name."""

@@ -103,6 +103,8 @@ def named(strategy: "str | Assignor") -> tuple[str, Assignor]:
     Raises `ConfigError` for a name that there is not.
     """
     if not isinstance(strategy, str):
+        if not callable(strategy):
+            raise ConfigError(f"partition_assignment_strategy={strategy!r} is not valid: give a name or a function")
         return f"{strategy.__module__}.{getattr(strategy, '__qualname__', type(strategy).__qualname__)}", strategy
     if strategy in ASSIGNORS:
         return strategy, ASSIGNORS[strategy]

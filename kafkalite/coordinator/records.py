@@ -112,6 +112,8 @@ def group_prefix(kind: type[Record], group_id: str) -> bytes:
 
 def check_group_id(name: str) -> None:
     """Raise `InvalidGroupIdError` unless `name` can name a group: 1 to 249 bytes of UTF-8, none of them NUL."""
+    if not isinstance(name, str):
+        raise InvalidGroupIdError(f"the group id {name!r} is not valid: give a str")
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from kafkalite.demo.crash import Crashed
 from kafkalite.demo.flights import COLUMN, Flights
+from kafkalite.demo.groups import Shared
 from kafkalite.demo.ingest import Ingested
 from kafkalite.demo.readers import Reading
 from kafkalite.demo.replay import Replayed
@@ -54,6 +55,9 @@ BARS_FROM_WIDTH: Final = 50
 LONGEST_BAR: Final = 40
 
 FULL_BLOCK: Final = "\u2588"
+HEIGHTS: Final = " \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+ASCII_HEIGHTS: Final = " .:|#"
+SHORTEST_TIMELINE: Final = 16
 EIGHTHS: Final = ("", "\u258f", "\u258e", "\u258d", "\u258c", "\u258b", "\u258a", "\u2589")
 
 
@@ -167,6 +171,51 @@ class Report:
         )
         self._verdict("offsets without a gap in every partition", is_good=not result.gaps)
         self._verdict("store.check() finds nothing wrong", is_good=result.is_clean)
+
+    def shared(self, result: Shared) -> None:
+        """Part 6: who did what and when, one killed; the findings."""
+        self._heading(6, f"A group of {len(result.members)} worker processes, one killed")
+        room = min(LONGEST_BAR, self.console.width - INDENT - 30)
+        headings = ("process", "partitions", "records", *(["records over time"] if room >= SHORTEST_TIMELINE else []))
+        table = _table(*headings)
+        starts = [member.done[0].at for member in result.members if member.done]
+        ends = [member.done[-1].at for member in result.members if member.done]
+        for member in result.members:
+            row: list[str | Text] = [
+                str(member.pid),
+                str(len({one.partition for one in member.done})),
+                f"{len(member.done):,}",
+            ]
+            if len(headings) > len(row):
+                row.append(self._timeline([one.at for one in member.done], min(starts), max(ends), room))
+            table.add_row(*row, style="red" if member.was_killed else "")
+        if len(headings) > 3:
+            table.columns[3].justify = "left"
+        self._show(table)
+        self._say("One was killed (SIGKILL) at work; nobody told the others.")
+        if result.takeovers:
+            count = len(result.takeovers)
+            what = "The partition that it was at" if count == 1 else f"The {count} partitions that it had been at"
+            self._say(f"{what} went on elsewhere within {result.takeovers[-1] * 1000:,.0f} ms.")
+        if result.gap_before is not None and result.gap_after is not None:
+            self._say(
+                f"The others did not pause: their longest time between two records was "
+                f"{result.gap_before * 1000:,.1f} ms before it, and {result.gap_after * 1000:,.1f} ms in the second "
+                "after."
+            )
+        self._verdict(f"{result.missing:,} of {result.total:,} records left undone", is_good=result.missing == 0)
+        self._verdict(
+            f"{result.repeats:,} done twice (the killed one may have had one in hand)", is_good=result.repeats <= 1
+        )
+
+    def _timeline(self, times: list[int], start: int, end: int, room: int) -> Text:
+        """How much was done in each of `room` slices of time, as heights."""
+        counts = [0] * room
+        for at in times:
+            counts[min(room - 1, (at - start) * room // max(end - start, 1))] += 1
+        heights = ASCII_HEIGHTS if self.console.options.ascii_only else HEIGHTS
+        most = max(counts) or 1
+        return Text("".join(heights[-(-count * (len(heights) - 1) // most)] for count in counts), style="cyan")
 
     def closing(self, seconds: float, kept: Path | None) -> None:
         """How long all of it took, and where the store is if it was `kept`."""

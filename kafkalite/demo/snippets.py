@@ -52,5 +52,12 @@ with kafkalite.connect("$store") as store:
     assert store.check().ok            # after SIGKILL as well
 """)
 
-ALL: Final = (INGEST, READ, REPLAY, SUMMARY, CRASH)
+GROUP: Final = Template("""\
+with kafkalite.connect("$store") as store:     # in each process
+    with store.consumer_group("delays", ["flights"]) as group:
+        for record in group.records(until="end"):
+            print(record.partition, record.offset)
+""")
+
+ALL: Final = (INGEST, READ, REPLAY, SUMMARY, CRASH, GROUP)
 """In the order of the demo."""

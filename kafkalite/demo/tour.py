@@ -17,6 +17,7 @@ import kafkalite
 from kafkalite.demo import DemoFailedError, snippets
 from kafkalite.demo.crash import crash
 from kafkalite.demo.flights import Flight, Flights, read_flights, sha256, weave
+from kafkalite.demo.groups import share
 from kafkalite.demo.ingest import ingest
 from kafkalite.demo.readers import Reading, read_at_once
 from kafkalite.demo.replay import midnight_near_the_end, replay
@@ -39,6 +40,7 @@ class Options:
     partitions: int = 8
     readers: int = 3
     kills: int = 3
+    members: int = 4
 
 
 def run(report: Report, options: Options) -> None:
@@ -58,6 +60,7 @@ def run(report: Report, options: Options) -> None:
             _summarize(report, topic)
             store.topic(CRASH_TOPIC, partitions=options.partitions)
         _crash(report, path, workshop, options.kills)
+        _share(report, path, len(flights.rows), workshop, max(2, min(options.members, options.partitions)))
         report.closing(perf_counter() - started, path if options.store or options.keep else None)
 
 
@@ -113,6 +116,15 @@ def _crash(report: Report, path: Path, workshop: Path, kills: int) -> None:
     report.code(snippets.CRASH)
     if not result.is_proved:
         raise DemoFailedError(f"the crash proof failed: {result}")
+
+
+def _share(report: Report, path: Path, total: int, workshop: Path, members: int) -> None:
+    with report.working(f"{members} processes share the partitions, and one is killed"):
+        result = share(path, TOPIC, total, workshop, members=members)
+    report.shared(result)
+    report.code(snippets.GROUP)
+    if not result.is_proved:
+        raise DemoFailedError(f"the group left {result.missing} records undone, and did {result.repeats} twice")
 
 
 def _new_store_path(path: Path) -> Path:

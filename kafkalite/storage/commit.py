@@ -93,7 +93,8 @@ class _Group:
 
     __slots__ = (
         "batches", "buffers", "bytes", "catalogue", "chain", "commits", "durable", "era", "failed", "flush_us",
-        "flushes", "flushing", "position", "published", "records", "rows", "segment_size", "spare_size", "start", "tail",
+        "flushes", "flushing", "position", "published", "records", "rows", "segment_size", "spare_size", "start",
+        "tail",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -354,7 +355,7 @@ class Committer:
             if topic is not None and topic.epoch != epoch:
                 catalogue.revalidate(transaction, topic, epoch)
             offset, latest = ends.get(log_id) or index.log_end(transaction, log_id)
-            if batch.producer_id >= 0:
+            if batch.producer_id >= 0 and batch.base_sequence >= 0:  # a control batch has no sequence
                 producer = (log_id, batch.producer_id)
                 state = self._producers.get(producer) or index.producer_state(transaction, *producer)
                 repeated = known_batch(state, batch)

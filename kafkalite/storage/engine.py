@@ -36,6 +36,7 @@ from kafkalite.storage.index import Positions
 from kafkalite.storage.page import ARMED_MASK
 from kafkalite.storage.place import Place, resolve
 from kafkalite.storage.salvage import Progress
+from kafkalite.storage.slots import Slots
 from kafkalite.storage.stats import Stats
 from kafkalite.storage.wakeup import Wakeup
 
@@ -57,6 +58,8 @@ class Engine:
         self.is_open = True
         self._after_fork: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._topics: dict[str, TopicState] = {}
+        self.members: object = None
+        """This process's members of groups: kept here for the floor that makes them."""
         self._attach(opened)
 
     def _attach(self, opened: opening.Opened) -> None:
@@ -66,6 +69,7 @@ class Engine:
         self.index = opened.environment
         self.journal = opened.journal
         self.wakeup = Wakeup(opened.run, opened.page)
+        self.slots = Slots(opened.fd, opened.page)
         self._flush_is_due = False
         self._prepare_is_due = False
         self._owes_flush = False
@@ -85,17 +89,18 @@ class Engine:
         """Commit batches as one; see `commit`."""
         return self.commit(Operation(appends), timeout)
 
-    def decide(self, decide: Decide, timeout: float | None = DEFAULT_TIMEOUT) -> Operation:
+    def decide(self, decide: Decide, timeout: float | None = DEFAULT_TIMEOUT, *, waits: bool = True) -> Operation:
         """Commit what `decide` makes of the index as it is under WRITE; it may raise instead, and nothing
-        is written.
+        is written. It may be called more than once.
         """
-        return self.commit(Operation(decide=decide), timeout)
+        return self.commit(Operation(decide=decide), timeout, waits=waits)
 
-    def commit(self, operation: Operation, timeout: float | None = DEFAULT_TIMEOUT) -> Operation:
+    def commit(self, operation: Operation, timeout: float | None = DEFAULT_TIMEOUT, *, waits: bool = True) -> Operation:
         """One atomic commit: return when it is appended, durable as the store promises, and visible.
 
-        Raises the operation's own error, or `StoreBusyError`, `StoreFullError`, `StoreFailedError`,
-        `OutcomeUnknownError`, `ClosedError`, `StorePermissionError`.
+        Without `waits` it is flushed with the next commit that waits, or after `flush_interval_ms`: for what a power
+        cut may take without harm. Raises the operation's own error, or `StoreBusyError`, `StoreFullError`,
+        `StoreFailedError`, `OutcomeUnknownError`, `ClosedError`, `StorePermissionError`.
         """
         if not self._is_ready:
             self._make_writable()
@@ -104,9 +109,9 @@ class Engine:
             committer.submit(operation, timeout)
         except (NeedsSegment, StoreFailedError) as error:
             self._submit_again(operation, error, Deadline(timeout))
-        if committer.publishes_at_once:
+        if committer.publishes_at_once or not waits:
             self._owes_flush = True
-            if not self._flush_is_due and committer.settings["durability"] == "interval":
+            if not self._flush_is_due and committer.settings["durability"] != "none":
                 self._flush_later()
         else:
             self.flusher.wait(operation.end, Deadline(timeout))
@@ -338,12 +343,15 @@ class Engine:
         self.decide(decide)
         self.current(altered)
 
-    def delete_topic(self, name: str) -> None:
-        """Remove a topic from the catalogue; raises `UnknownTopicError`. Its space returns with the cleaner."""
+    def delete_topic(self, name: str, also: Decide | None = None) -> None:
+        """Remove a topic from the catalogue; raises `UnknownTopicError`. Its space returns with the cleaner.
+
+        What `also` decides is appended in the same commit.
+        """
 
         def decide(transaction: lmdb.Transaction) -> list[Append]:
             self._appended_topic(transaction, name)
-            return _facts((("topic", name), None))
+            return [*_facts((("topic", name), None)), *(also(transaction) if also else ())]
 
         log_ids = self.topic(name).log_ids
         self.decide(decide)

@@ -14,6 +14,7 @@ pages (1 µs of 3). LMDB commits are not flushed: after a power cut the index is
                                                  (8) of the last five batches, oldest first
     7 positions    (nothing)                     `Positions`: where the journal stands; volatile
     8 state        log id (1), record key        record value: the last one of each key of internal logs 1 to 3
+    9 locks        record key                    locks of share groups (`share_state`); volatile, not derived
 
 What every commit writes comes last, side by side: fewer pages to copy (0.6 µs of a commit to the newest log).
 The end of a log is the last row of its batches, not a row of its own. The running maximum timestamp never falls

@@ -55,6 +55,11 @@ def states(transaction: lmdb.Transaction, log_id: int, prefix: bytes) -> Iterato
         yield key[len(start) :], value
 
 
+def has_state(transaction: lmdb.Transaction, log_id: int) -> bool:
+    """Whether any key of a log has a value."""
+    return next(states(transaction, log_id, b""), None) is not None
+
+
 def batch_of(records: Sequence[KeyedRecord]) -> SealedBatch:
     """Records as a batch of log 1, 2 or 3."""
     return native.encode(

@@ -7,6 +7,11 @@ Little-endian, written without locks, each field by one store of at most eight b
      128     8  published: a hint that somebody raised it so far, so that who waits need not ask the index each time
      136     1  flushing: a hint that somebody leads a flush now, so that who waits need not try the lock each time
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
+    4096  8192  slots: the incarnation of the process that has slot n, 8 bytes each; 0 when it is free (`slots`)
+   12288  8192  when that process was last seen at work, ms since boot
+   20480  4096  its pid, 4 bytes each
+   24576  8192  group epochs: 8 bytes each, by a hash of the group's name; one more with every change of such a group
+   32768 128 K  hands: 64 bytes each, what a member of a group has in hand (`slots`)
 
 Made by the opener that is alone, who also empties `run/`.
 """
@@ -20,7 +25,16 @@ from typing import Final
 
 from kafkalite import disk
 
-SIZE: Final = 4096
+SLOTS: Final = 1024
+GROUPS: Final = 1024
+HANDS: Final = 2048
+HAND_WORDS: Final = 8
+_INCARNATIONS: Final = 4096
+_STAMPS: Final = _INCARNATIONS + 8 * SLOTS
+_PIDS: Final = _STAMPS + 8 * SLOTS
+_EPOCHS: Final = _PIDS + 4 * SLOTS
+_HANDS: Final = _EPOCHS + 8 * GROUPS
+SIZE: Final = _HANDS + 8 * HAND_WORDS * HANDS
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
 _PUBLISHED: Final = 128
@@ -47,6 +61,15 @@ class SharedPage:
                 disk.close(fd)
         self.armed = memoryview(self._map)[_ARMED : _ARMED + ARMED_MASK + 1]
         """By log id modulo 256: 1 while somebody sleeps, perhaps on that log."""
+        self.incarnations = self._words(_INCARNATIONS, SLOTS)
+        self.stamps = self._words(_STAMPS, SLOTS)
+        self.pids = memoryview(self._map)[_PIDS : _PIDS + 4 * SLOTS].cast("I")
+        self.epochs = self._words(_EPOCHS, GROUPS)
+        self.hands = self._words(_HANDS, HAND_WORDS * HANDS)
+
+    def _words(self, start: int, count: int) -> memoryview:
+        """So many numbers of 8 bytes, each read and written at once."""
+        return memoryview(self._map)[start : start + 8 * count].cast("Q")
 
     def holder_setter(self, lock: int) -> Callable[[], None]:
         """A call that notes this process as the one that took the lock last: made once, called often."""
@@ -103,6 +126,8 @@ class SharedPage:
 
     def close(self) -> None:
         """Let go of the map."""
-        self.armed.release()
+        for view in (self.armed, self.incarnations, self.stamps, self.pids, self.epochs, self.hands):
+            view.release()
         if isinstance(self._map, disk.Map):
-            self._map.close()
+            with contextlib.suppress(BufferError):  # a member that was never left still sees it: it goes with that
+                self._map.close()

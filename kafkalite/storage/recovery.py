@@ -228,7 +228,7 @@ class Derivation:
             )
         self.ends[log_id] = envelope.last_offset + 1
         self._latest[log_id] = latest
-        if envelope.producer_id >= 0:
+        if envelope.producer_id >= 0 and envelope.base_sequence >= 0:
             key = (log_id, envelope.producer_id)
             self._producers[key] = next_state(self._producers.get(key), _sealed(envelope), envelope.base_offset)
         if log_id == CATALOGUE_LOG:

@@ -60,41 +60,32 @@ class Wakeup:
         logs = list(log_ids)
         if ready():
             return True
-        receiver, path = self._bind()
-        try:
+        with contextlib.closing(self.sleeper()) as sleeper:
             while True:
-                for log_id in logs:
-                    self.page.arm(log_id)
+                sleeper.arm(logs)
                 if ready():
                     return True
                 if deadline.passed():
                     return False
-                self._sleep(receiver, min(deadline.left(), LONGEST_SLEEP))
-        finally:
-            if receiver is not None:
-                receiver.close()
-            if path is not None:
-                disk.unlink(path)
+                sleeper.sleep(deadline.left())
+
+    def sleeper(self) -> "Sleeper":
+        """What somebody needs who waits in his own way: see `wait` for the order of its calls."""
+        return Sleeper(self.page, *self._bind())
 
     def _bind(self) -> tuple[socket.socket | None, Path | None]:
         if self._directory is None:
             return None, None
         name = f"{disk.process_id()}-{next(self._numbers)}{_SUFFIX}"
-        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        receiver = None
         try:
+            receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             receiver.bind(self._address(name))
         except OSError:  # no room for a socket: poll
-            receiver.close()
+            if receiver is not None:
+                receiver.close()
             return None, None
         return receiver, self._directory / name
-
-    def _sleep(self, receiver: socket.socket | None, seconds: float) -> None:
-        if receiver is None:
-            clock.sleep(min(seconds, POLL_SLEEP))
-            return
-        receiver.settimeout(max(seconds, 1e-6))
-        with contextlib.suppress(TimeoutError):
-            receiver.recv(1)
 
     def _address(self, name: str) -> str:
         return f"/proc/self/fd/{self._fd}/{name}"
@@ -103,3 +94,58 @@ class Wakeup:
         if self._fd >= 0:
             disk.close(self._fd)
             self._fd = -1
+
+
+class Sleeper:
+    """One that waits: a socket in `run/`, readable once a log that was armed has grown.
+
+    In this order, again and again: `arm`, look whether there is something, then sleep: in `sleep`, or in an event loop
+    that watches `fileno` for at most `longest` seconds and then calls `drain`. `close` in any case. Without a socket
+    (`fileno` is -1) sleeping is polling.
+    """
+
+    def __init__(self, page: SharedPage, receiver: socket.socket | None, path: Path | None) -> None:
+        self._page = page
+        self._receiver = receiver
+        self._path = path
+        self._owner = disk.process_id()
+        if receiver is not None:
+            receiver.setblocking(False)
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which to look again, poked or not."""
+        return POLL_SLEEP if self._receiver is None else LONGEST_SLEEP
+
+    def fileno(self) -> int:
+        """The socket's descriptor, or -1."""
+        return -1 if self._receiver is None else self._receiver.fileno()
+
+    def arm(self, log_ids: Iterable[int]) -> None:
+        """Have it poked when one of these logs grows; holds until then."""
+        for log_id in log_ids:
+            self._page.arm(log_id)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep until it is poked, and not longer than `seconds` or `longest`."""
+        seconds = min(seconds, self.longest)
+        if self._receiver is None:
+            clock.sleep(seconds)
+            return
+        self._receiver.settimeout(max(seconds, 1e-6))
+        with contextlib.suppress(TimeoutError):
+            self._receiver.recv(1)
+
+    def drain(self) -> None:
+        """Take the pokes that have come."""
+        with contextlib.suppress(BlockingIOError):
+            while self._receiver is not None:
+                self._receiver.recv(1)
+
+    def close(self) -> None:
+        """Let the socket go; in a forked child its name stays, which is the parent's."""
+        if self._receiver is not None:
+            self._receiver.close()
+        if self._path is not None and self._owner == disk.process_id():
+            disk.unlink(self._path)
+        self._receiver = self._path = None

@@ -6,6 +6,6 @@ public face is used.
 
 - `measure`: what a contestant is, the clock, the rounds
 - `peers`: SQLite and the prototypes
-- `commit`, `read`, `send`, `flush`, `footprint`: one subject family each
+- `commit`, `read`, `send`, `flush`, `groups`, `footprint`: one subject family each
 - `report`: tables and JSON
 """

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import commit, flush, footprint, read, report, send
+from tests.benchmarks import commit, flush, footprint, groups, read, report, send
 from tests.benchmarks.measure import FULL, QUICK, Outcome, Subject, run
 from tests.benchmarks.peers import Prototypes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FAMILIES = (commit, flush, read, send, footprint)
+FAMILIES = (commit, flush, read, send, groups, footprint)
 PROTOTYPES_VARIABLE = "KAFKALITE_PROTOTYPES"
 
 

@@ -20,12 +20,13 @@ def test_printed_lines_run_in_the_demos_order(tmp_path: Path, monkeypatch: pytes
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(snippet.substitute(VALUES), namespace)
         outputs.append(output.getvalue().splitlines())
-    ingest, read, replay, summary, crash = outputs
+    ingest, read, replay, summary, crash, group = outputs
     assert ingest == []
     assert len(read) == 3000
     assert len(replay) < 3000
     assert summary[0].startswith("Counter({b'")
     assert len(crash) == 100
+    assert len(group) == 3000
     with kafkalite.connect("flights.klite") as store:
         assert sorted(store.topics()) == ["crash-proof", "flights"]
         assert store.check().ok

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kafkalite.storage import locks
-from kafkalite.storage.page import SIZE, SharedPage
+from kafkalite.storage.page import GROUPS, HAND_WORDS, HANDS, SIZE, SLOTS, SharedPage
 
 
 @pytest.fixture
@@ -63,3 +63,37 @@ def test_without_a_directory_there_is_private_memory() -> None:
     assert page.disarm(3)
     page.holder_setter(locks.WRITE)()
     assert page.holder(locks.WRITE) == os.getpid()
+
+
+def test_words_of_groups_are_seen_through_the_other_and_do_not_overlap(pages: tuple[SharedPage, SharedPage]) -> None:
+    one, other = pages
+    fields = {"incarnations": SLOTS, "stamps": SLOTS, "pids": SLOTS, "epochs": GROUPS, "hands": HAND_WORDS * HANDS}
+    for number, (name, count) in enumerate(fields.items(), 1):
+        words = getattr(one, name)
+        assert len(words) == count
+        for at in (0, count // 2, count - 1):
+            words[at] = number
+    for number, (name, count) in enumerate(fields.items(), 1):
+        words = getattr(other, name)
+        assert [at for at in range(count) if words[at]] == [0, count // 2, count - 1]
+        assert words[0] == number
+    assert (other.published(), other.holder(locks.WRITE), other.is_flushing()) == (0, 0, False)
+    assert not any(other.disarm(log_id) for log_id in range(256))
+
+
+def test_a_word_holds_eight_bytes_and_no_more(pages: tuple[SharedPage, SharedPage]) -> None:
+    one, other = pages
+    one.hands[5] = 2**64 - 1
+    assert other.hands[4:7].tolist() == [0, 2**64 - 1, 0]
+    with pytest.raises(ValueError, match="format"):
+        one.hands[5] = 2**64
+
+
+def test_a_closed_page_refuses_words_and_keeps_what_a_member_still_sees(pages: tuple[SharedPage, SharedPage]) -> None:
+    one, other = pages
+    hand = one.hands[8:16]
+    one.close()
+    with pytest.raises(ValueError, match="released"):
+        one.epochs[0]
+    hand[0] = 3
+    assert other.hands[8] == 3

@@ -1,0 +1,430 @@
+"""Membership: one member of one group, without a coordinator.
+
+The group's state machine (`coordinator.group`) is stepped by whichever member has something to say: it is read from the
+index, takes the event, and what changed is appended to `__consumer_offsets`, all in one transaction under WRITE
+(`_step`, `group_step`). A target assignment is computed outside, and installed if the group is still where it was.
+
+Offsets are committed in a transaction that reads what the member owns: what is another's by now is refused. Such a
+commit does not wait for a flush, since losing it means reading again.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import lmdb
+
+from kafkalite import clock
+from kafkalite.coordinator.assignors import assign, named
+from kafkalite.coordinator.group import (
+    NONE,
+    Event,
+    Fence,
+    Gone,
+    Group,
+    GroupError,
+    Install,
+    Join,
+    Leave,
+    Owns,
+    Partitions,
+    State,
+    Tick,
+    TopicsChanged,
+)
+from kafkalite.coordinator.group_records import ConsumerGroupCurrentMemberAssignment, ShareGroupMetadata
+from kafkalite.coordinator.records import OffsetCommits, decode
+from kafkalite.errors import ClosedError, ConfigError, FencedMemberError
+from kafkalite.group_state import Loaded, Owner, Topics, committed, load
+from kafkalite.group_step import LOCAL_HOST, Stepped, matching, resolved, step
+from kafkalite.model import TopicPartition
+from kafkalite.storage import internal
+from kafkalite.storage.catalogue import TopicState
+from kafkalite.storage.commit import Append
+from kafkalite.storage.engine import Engine
+from kafkalite.storage.index import read_positions
+from kafkalite.storage.internal import OFFSETS_LOG, KeyedRecord
+from kafkalite.storage.page import SharedPage
+from kafkalite.storage.slots import OFFSET, POLLED, Hand, epoch_place, hand_of, now_ms, random_number, take_hand
+
+MOST_ROUNDS: Final = 100
+
+Offsets = Mapping[int, int]
+"""Next offsets by log id."""
+
+
+class Membership:
+    """One member of one group, from `join` to `leave`. `step`s may come from the keeper; all else from one thread."""
+
+    def __init__(self, engine: Engine, group_id: str, settings: Mapping[str, Any], *, is_passive: bool) -> None:
+        self.group_id = group_id
+        self.settings = settings
+        self.member_id = ""
+        self.epoch = 0
+        self.owned: dict[int, Owner] = {}
+        """What this member may hand out, by log id."""
+        self.deadline_ms: int | None = None
+        self.is_waiting = False
+        self.is_held = False
+        """Whether a transaction holds its offsets: until that is over it goes along with nothing, unless fenced."""
+        self.is_settled = False
+        """Whether it has all that the group's target gives it, as of the last `sync`."""
+        self._cut: Callable[[], Callable[[], None] | None] = lambda: None
+        self._engine = engine
+        self._is_passive = is_passive
+        self._place = epoch_place(group_id)
+        self._encoder = OffsetCommits(group_id)
+        self._seen = -1
+        self._valid = b""
+        self.catalogue = -1
+        """The catalogue that the group's topics were compared with."""
+        self.told = -1
+        """The newest catalogue that the keeper told this member of."""
+        self._committed: dict[int, int] = {}
+        self.hand: Hand | None = None
+        self._subscription: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    # The group's life
+
+    @property
+    def page(self) -> SharedPage:
+        """The page that all processes of the store share."""
+        return self._engine.wakeup.page
+
+    @property
+    def place(self) -> int:
+        """What to arm in the shared page to be woken when the group changes."""
+        return self._place
+
+    def interrupts(self, cut: Callable[[], None]) -> None:
+        """What ends the run of records that is being handed out: a bound method, whose object is not kept alive."""
+        self._cut = weakref.WeakMethod(cut)
+
+    def interrupt(self) -> None:
+        """The keeper's, when the group changed."""
+        cut = self._cut()
+        if cut is not None:
+            cut()
+
+    def has_changed(self) -> bool:
+        """Whether the group, or one that shares its place in the page, changed since `sync`."""
+        if self.is_held and self.hand is not None and self.hand.is_mine():
+            return False
+        try:
+            return bool(self.page.epochs[self._place] != self._seen)
+        except ValueError as error:  # the page went with the store
+            raise ClosedError("the store was closed meanwhile: open it again") from error
+
+    def join(self, topics: tuple[str, ...], patterns: tuple[str, ...], client_id: str) -> None:
+        """Become a member; raises `FencedMemberError` when the group refuses."""
+        slots = self._engine.slots
+        slots.mine()
+        slots.stamp()
+        token = random_number()
+        settings = self.settings
+        self._subscription = topics, patterns
+        wanted = resolved(self._engine, topics, patterns)
+
+        def prepare(group: Group) -> list[Event]:
+            if self.hand is None or not self.hand.is_mine():
+                self.hand = take_hand(slots, token, settings["session_timeout_ms"], is_passive=self._is_passive)
+                self.member_id = f"{client_id[:100]}-{self.hand.name}"
+            return [*self._former(group), self._joining(client_id, wanted)]
+
+        try:
+            self._step(prepare)
+        except BaseException:
+            if self.hand is not None:
+                self.hand.free()
+            raise
+
+    def _former(self, group: Group) -> list[Event]:
+        """A static member of this name whose process has ended, perhaps not noticed yet: this one takes its place."""
+        instance_id = self.settings["group_instance_id"]
+        former = [one for one in group.members.values() if instance_id is not None and one.instance_id == instance_id]
+        hands = [(one, hand_of(self.page, one.member_id)) for one in former if not one.is_away]
+        slots = self._engine.slots
+        return [Gone(one.member_id) for one, hand in hands if hand is None or not slots.is_alive(*hand.process)]
+
+    def _joining(self, client_id: str, topics: tuple[str, ...]) -> Join:
+        settings, (_, patterns) = self.settings, self._subscription
+        return Join(
+            self.member_id, topics, patterns, settings["group_instance_id"],
+            (named(settings["partition_assignment_strategy"])[0],), settings["session_timeout_ms"],
+            settings["max_poll_interval_ms"], client_id, LOCAL_HOST,
+        )  # fmt: skip
+
+    def sync(self) -> tuple[Partitions, Partitions]:
+        """Learn what this member has now: what it may begin with, and what it is to give up, by log id.
+
+        What it is to give up stays its own until `release`. Raises `FencedMemberError`.
+        """
+        for _ in range(MOST_ROUNDS):
+            self._seen = self.page.epochs[self._place]
+            group = self._step(self._owning)
+            self._notice_topics()
+            if group.target_epoch == group.epoch:
+                break
+            self._compute()
+        member = group.members[self.member_id]
+        self.epoch = member.epoch
+        self.is_settled = member.state is State.STABLE and member.epoch == group.target_epoch
+        return member.assigned, member.revoking | (frozenset(self.owned) - member.owned)
+
+    def _owning(self, group: Group) -> list[Event]:
+        """What this member has, of what the steps of others left it, at whatever epoch they have brought it to."""
+        known = group.members.get(self.member_id)
+        if known is None:
+            return [Owns(self.member_id, self.epoch, NONE)]
+        return [Owns(self.member_id, known.epoch, known.owned & self.owned.keys())]
+
+    def take(self, gained: Partitions) -> list[Owner]:
+        """Count partitions as owned; those that were deleted meanwhile are left out."""
+        with self._engine.snapshot() as (transaction, positions):
+            topics = Topics(transaction, positions.catalogue)
+            found = {log_id: owner for log_id in sorted(gained) if (owner := topics.owner(log_id)) is not None}
+        self.owned.update(found)
+        return list(found.values())
+
+    def release(self, revoked: Partitions) -> None:
+        """Give partitions up: others may take them from now on."""
+        for log_id in revoked:
+            self.owned.pop(log_id, None)
+            self._committed.pop(log_id, None)
+
+    def leave(self, offsets: Offsets, *, is_final: bool = True) -> None:
+        """Commit what was confirmed, and be no member any more; harmless when the group has removed this one."""
+        try:
+            self._step(lambda _: [Leave(self.member_id, is_final=is_final)], offsets)
+        except FencedMemberError:
+            self.bury()
+            return
+        if is_final:
+            self.bury()
+
+    def remove(self, why: str) -> None:
+        """Remove this member: the keeper's verdict. Its hand stays retired until its own thread notices."""
+        self._step(lambda _: [Fence(self.member_id, why)])
+
+    def works(self) -> None:
+        """It waits for records no more: from now on it has `max_poll_interval_ms` to ask for the next."""
+        self.is_waiting = False
+        if self.hand is not None:
+            self.hand.words[POLLED] = now_ms()
+
+    def bury(self) -> None:
+        """Its own thread knows that it was removed, and hands out nothing of it any more."""
+        if self.hand is not None:
+            self.hand.free()
+
+    def tick(self, *, is_late: bool) -> None:
+        """Let the group look at its deadlines."""
+        self._step(lambda _: [Tick(is_late=is_late)])
+
+    # Steps
+
+    def _step(self, prepare: Callable[[Group], Sequence[Event]], offsets: Offsets | None = None) -> Group:
+        """Take events, under WRITE; returns the group after them. Raises `FencedMemberError`."""
+        found: list[Group] = []
+        stepped = Stepped()
+
+        def decide(transaction: lmdb.Transaction) -> list[Append]:
+            nonlocal stepped
+            positions = read_positions(transaction)
+            loaded = load(transaction, positions.catalogue, self.group_id, self.page)
+            refuse_share_group(transaction, self.group_id)
+            known = loaded.group.members.get(self.member_id)
+            owned = known.owned if known is not None else NONE
+            try:
+                stepped = step(loaded, prepare(loaded.group), self.page, self._place)
+            except GroupError as error:
+                raise FencedMemberError(str(error)) from error
+            records = stepped.records
+            if offsets:
+                mine = {log_id: offset for log_id, offset in offsets.items() if log_id in owned}
+                records = [*self._offset_records(loaded.topics, mine), *records]
+            found[:] = [loaded.group]
+            return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
+
+        self._engine.decide(decide, waits=False)
+        stepped.settle(self._engine.slots)
+        if stepped.is_changed:
+            self._engine.wakeup.poke([self._place])
+        self.deadline_ms = found[0].next_deadline()
+        return found[0]
+
+    def _compute(self) -> None:
+        """The group's target assignment, for the epoch that it is at; somebody else's may come first."""
+        with self._engine.snapshot() as (transaction, positions):
+            loaded = load(transaction, positions.catalogue, self.group_id, self.page)
+            group = loaded.group
+            names = {name for member in group.members.values() for name in member.topics}
+            states = {name: loaded.topics.named(name) for name in sorted(names)}
+        topics = {name: state.log_ids for name, state in states.items() if state is not None}
+        strategy = self.settings["partition_assignment_strategy"]
+        chosen = strategy if callable(strategy) else group.assignor("cooperative-sticky")
+        install = Install(group.epoch, assign(chosen, group.wants(), topics))
+        self._step(lambda _: [install])
+
+    def _notice_topics(self) -> None:
+        """When the catalogue changed: whether subscribed topics came, went or grew."""
+        if self._engine.index.positions().catalogue == self.catalogue:
+            return
+        names = self._engine.topic_names()
+        with self._engine.snapshot() as (transaction, positions):
+            loaded = load(transaction, positions.catalogue, self.group_id, self.page)
+            if loaded.group.target_epoch < loaded.group.epoch:
+                return  # looked at again once there is a target
+            change = self._topics_change(loaded, names)
+        if change is not None:
+            self._step(lambda _: [change])
+        self.catalogue = positions.catalogue
+
+    @staticmethod
+    def _topics_change(loaded: Loaded, names_there: Sequence[str]) -> TopicsChanged | None:
+        group = loaded.group
+        meant = {
+            member.member_id: matching(names_there, member.patterns)
+            for member in group.members.values()
+            if member.patterns
+        }
+        names = {name for one in group.members.values() for name in meant.get(one.member_id, one.topics)}
+        states = [state for name in names if (state := loaded.topics.named(name)) is not None]
+        existing = frozenset(log_id for state in states for log_id in state.log_ids)
+        is_same = all(group.members[member_id].topics == topics for member_id, topics in meant.items())
+        had = frozenset().union(*group.target.values()) if group.target else NONE
+        if is_same and had == existing:
+            return None
+        return TopicsChanged(existing, meant)
+
+    # Offsets
+
+    def commit(self, offsets: Offsets, metadata: Mapping[int, str] | None = None) -> None:
+        """Commit next offsets; raises `FencedMemberError`, committing nothing, unless all are this member's, and
+        `ConfigError` for what is no offset.
+        """
+        for offset in offsets.values():
+            if type(offset) is not int or not 0 <= offset < 2**63:
+                raise ConfigError(f"the offset {offset!r} is not valid: commit that of the next record, 0 or more")
+        self._commit(lambda: offsets, metadata)
+
+    def commit_held(self) -> None:
+        """The keeper's: commit what was confirmed, when it went on since."""
+
+        def wanted() -> Offsets:
+            held = self.hand.held() if self.hand is not None else None
+            if held is None or held[0] not in self.owned or held[1] <= self._committed.get(held[0], -1):
+                return {}
+            return dict([held])
+
+        if wanted():
+            self._commit(wanted, None)
+
+    def _commit(self, wanted: Callable[[], Offsets], metadata: Mapping[int, str] | None) -> None:
+        """Commit what `wanted` says under WRITE: of two threads the later one never takes an offset back."""
+        given: dict[int, int] = {}
+
+        def decide(transaction: lmdb.Transaction) -> list[Append]:
+            given.update(wanted())
+            records = self.offset_records(transaction, given, metadata) if given else []
+            self.noted(given)
+            return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
+
+        try:
+            self._engine.decide(decide, waits=False)
+        except BaseException:
+            for log_id in given:
+                self._committed.pop(log_id, None)
+            raise
+
+    def noted(self, offsets: Offsets) -> None:
+        """These offsets are committed, perhaps with something else: what is in hand before them counts as done."""
+        self._committed.update(offsets)
+        held = self.hand.held() if self.hand is not None else None
+        if self.hand is not None and held is not None and held[1] < offsets.get(held[0], 0):
+            self.hand.words[OFFSET] = offsets[held[0]]
+
+    def refuse_foreign(self, transaction: lmdb.Transaction, offsets: Offsets) -> None:
+        """Raise `FencedMemberError` unless the member exists and owns all these logs; under WRITE."""
+        key = ConsumerGroupCurrentMemberAssignment(self.group_id, self.member_id, 0, 0, 0, {}, {}).key()
+        raw = internal.state(transaction, OFFSETS_LOG, key)
+        if raw is not None and raw == self._valid and offsets.keys() <= self._valid_logs:
+            return
+        record = decode(OFFSETS_LOG, key, raw) if raw is not None else None
+        if not isinstance(record, ConsumerGroupCurrentMemberAssignment):
+            raise FencedMemberError(
+                f"{self.member_id} is no longer a member of group {self.group_id!r}: its records are others' now; "
+                "iterating joins again"
+            )
+        topics = Topics(transaction, read_positions(transaction).catalogue)
+        owned = topics.logs(record.assigned_partitions) | topics.logs(record.partitions_pending_revocation)
+        foreign = sorted(offsets.keys() - owned)
+        if foreign:
+            names = [f"{topic.name}-{number}" for topic, number in filter(None, map(topics.owner, foreign))]
+            raise FencedMemberError(
+                f"{', '.join(names) or foreign} of group {self.group_id!r} is not, or no longer, this member's: "
+                "nothing was committed"
+            )
+        self._valid, self._valid_logs = raw or b"", owned
+
+    _valid_logs: Partitions = NONE
+
+    def _offset_records(
+        self,
+        topics: Topics,
+        offsets: Offsets,
+        metadata: Mapping[int, str] | None = None,
+    ) -> list[KeyedRecord]:
+        stamp = clock.now_ms()
+        records: list[KeyedRecord] = []
+        for log_id, offset in offsets.items():
+            owner = self.owned.get(log_id) or topics.owner(log_id)
+            if owner is not None:
+                topic, number = owner
+                said = (metadata or {}).get(log_id, "")
+                value = self._encoder.value(offset, stamp, said, topic_id=topic.topic_id)
+                records.append((self._encoder.key(topic.name, number), value))
+        return records
+
+    def offset_records(
+        self, transaction: lmdb.Transaction, offsets: Offsets, metadata: Mapping[int, str] | None = None
+    ) -> list[KeyedRecord]:
+        """Records that commit offsets, alone or with something else; under WRITE. Raises `FencedMemberError`."""
+        self.refuse_foreign(transaction, offsets)
+        topics = Topics(transaction, read_positions(transaction).catalogue)
+        return self._offset_records(topics, offsets, metadata)
+
+    def committed(self, topic: TopicState, number: int) -> int | None:
+        """The group's offset of a partition; None when it has none, or one of an earlier topic of that name."""
+        with self._engine.snapshot() as (transaction, _):
+            found = committed(transaction, self.group_id, topic.name, number)
+        if found is None or found.topic_id not in (bytes(16), topic.topic_id):
+            return None
+        self._committed[topic.log_ids[number]] = found.offset
+        return found.offset
+
+    def has_committed(self, log_id: int, offset: int) -> bool:
+        """Whether this member committed that offset, or a later one, or found it so."""
+        return self._committed.get(log_id, -1) >= offset
+
+    def moved(self, log_id: int) -> None:
+        """The user moved: what is committed next may lie before what was."""
+        self._committed.pop(log_id, None)
+
+    def everybody(self) -> dict[str, list[TopicPartition]]:
+        """All members of the group, and what each owns."""
+        with self._engine.snapshot() as (transaction, positions):
+            loaded = load(transaction, positions.catalogue, self.group_id, self.page)
+            return {
+                name: sorted(
+                    TopicPartition(topic.name, number)
+                    for topic, number in filter(None, map(loaded.topics.owner, member.owned))
+                )
+                for name, member in loaded.group.members.items()
+            }
+
+
+def refuse_share_group(transaction: lmdb.Transaction, group_id: str) -> None:
+    """Raise `ConfigError` when the id is a share group's: a group has one type."""
+    if internal.state(transaction, OFFSETS_LOG, ShareGroupMetadata(group_id, 0).key()) is not None:
+        raise ConfigError(f"the group {group_id!r} is a share group: a group has one type, so give this one another id")

@@ -1,0 +1,232 @@
+"""Slots and hands: which processes have members, whether they live, and what each member has in hand.
+
+A process takes one of 1,024 *slots* before its first member registers: it locks the slot's byte of the journal's file
+for life, and writes a random incarnation into the shared page. The lock, tested without being taken, is its liveness;
+a pid is never trusted, a number that comes back is told apart by the incarnation.
+
+A *hand* is a member's place in the shared page, eight words:
+
+    0  token         random, in the member's id as well; 0: the hand is free
+    1  incarnation   of the member's process; 0 when it has ended, or the member is away
+    2  slot | session timeout in ms << 16; bit 63 `RETIRED`: the group has removed the member
+    3  flags         1 `HOLDS`: words 4 and 5 count; 2 `PASSIVE`: nobody is to be called before partitions are taken
+    4  log id        of the partition whose records are being handed out
+    5  offset        of the record in hand there: all before it were confirmed
+    6  polled        when records were last asked for, ms since boot
+    7  deadline      of the member in its group, ms since boot; 0: none
+
+Each word is written by one store, so that SIGKILL finds it old or new. A member that begins with another partition
+drops `HOLDS`, writes 4 and 5, and takes it up again; what it had confirmed before was committed by then.
+
+A hand is free again when its member's process says so, or has ended: who was removed by others may still be writing
+into it, and what is written into a hand is committed. Until then it is *retired*. Nothing that counts is written here
+before the transaction that it goes with is committed.
+
+All of it is volatile: it lies in a page that is made anew when nobody has the store open, and then nobody lives.
+"""
+
+import threading
+from typing import Final
+
+from kafkalite import clock, disk
+from kafkalite.errors import StoreBusyError
+from kafkalite.records.checksum import hash64
+from kafkalite.storage.locks import FIRST_BYTE, FIRST_SLOT
+from kafkalite.storage.page import GROUPS, HAND_WORDS, HANDS, SLOTS, SharedPage
+
+TOKEN, INCARNATION, SLOT, FLAGS, LOG, OFFSET, POLLED, DEADLINE = range(HAND_WORDS)
+HOLDS: Final = 1
+PASSIVE: Final = 2
+SLOT_MASK: Final = 0xFFFF
+TIMEOUT_SHIFT: Final = 16
+MOST_TIMEOUT_MS: Final = 2**40
+RETIRED: Final = 1 << 63
+
+
+def now_ms() -> int:
+    """The clock of slots, hands and groups: milliseconds since boot, the same in every process."""
+    return clock.boot_ns() // 1_000_000
+
+
+def random_number() -> int:
+    """Not 0, and not to be had twice."""
+    return int.from_bytes(disk.random_bytes(8)) >> 1 | 1
+
+
+class Slots:
+    """The slots of a store, as one process sees them; `mine` takes its own."""
+
+    def __init__(self, fd: int, page: SharedPage) -> None:
+        self._fd = fd
+        self.page = page
+        self._lock = threading.Lock()
+        self.number = -1
+        self.incarnation = 0
+
+    def mine(self) -> int:
+        """This process's slot, taken when first asked for; raises `StoreBusyError` when all are taken."""
+        with self._lock:
+            if self.number < 0:
+                self._take()
+        return self.number
+
+    def _take(self) -> None:
+        first = disk.process_id() % SLOTS
+        for number in [*range(first, SLOTS), *range(first)]:
+            if not self.page.incarnations[number] and disk.is_taken(disk.lock_call(self._fd, self._byte(number))):
+                self.incarnation = random_number()
+                self.page.pids[number] = disk.process_id()
+                self.page.stamps[number] = now_ms()
+                self.page.incarnations[number] = self.incarnation
+                self.number = number
+                return
+        raise StoreBusyError(
+            f"{SLOTS} processes have members of groups in this store, which is all it can have: end some"
+        )
+
+    @staticmethod
+    def _byte(number: int) -> int:
+        return FIRST_BYTE + FIRST_SLOT + number
+
+    def stamp(self) -> None:
+        """Note that this process is at work."""
+        self.page.stamps[self.number] = now_ms()
+
+    def taken(self) -> list[int]:
+        """The slots that have an owner, dead or alive."""
+        return [number for number, incarnation in enumerate(self.page.incarnations) if incarnation]
+
+    def is_alive(self, number: int, incarnation: int) -> bool:
+        """Whether the process that took this slot with this incarnation still lives."""
+        if not incarnation or self.page.incarnations[number] != incarnation:
+            return False
+        return number == self.number or disk.is_locked(self._fd, self._byte(number))
+
+    def free(self, number: int, incarnation: int) -> None:
+        """A dead process's slot may be taken again; under WRITE, once its members are removed."""
+        if self.page.incarnations[number] == incarnation:
+            self.page.incarnations[number] = 0
+
+
+class Hand:
+    """One hand of the page. Taken and freed under WRITE, else written by its owner only."""
+
+    __slots__ = ("number", "token", "words")
+
+    def __init__(self, page: SharedPage, number: int, token: int) -> None:
+        self.words = page.hands[number * HAND_WORDS : (number + 1) * HAND_WORDS]
+        self.number = number
+        self.token = token
+
+    @property
+    def name(self) -> str:
+        """What the member's id ends with: where its hand is, and whose."""
+        return f"{self.number:x}-{self.token:016x}"
+
+    @property
+    def session_timeout_ms(self) -> int:
+        """For how long the member may be away, or its process stopped."""
+        return (self.words[SLOT] & ~RETIRED) >> TIMEOUT_SHIFT
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """Slot and incarnation of the member's process."""
+        return self.words[SLOT] & SLOT_MASK, self.words[INCARNATION]
+
+    def is_mine(self) -> bool:
+        """Whether the hand is still this member's, and the group has not removed it."""
+        return self.words[TOKEN] == self.token and not self.words[SLOT] & RETIRED
+
+    def hold(self, log_id: int, offset: int) -> None:
+        """From now on records of that log are handed out, from that offset on."""
+        self.words[FLAGS] &= ~HOLDS
+        self.words[LOG] = log_id
+        self.words[OFFSET] = offset
+        self.words[FLAGS] |= HOLDS
+
+    def drop(self) -> None:
+        """Nothing is in hand."""
+        self.words[FLAGS] &= ~HOLDS
+
+    def held(self) -> tuple[int, int] | None:
+        """Log id, and offset of the record in hand there; None when nothing is."""
+        flags, log_id, offset = self.words[FLAGS : OFFSET + 1].tolist()  # at once: the keeper reads it as well
+        return (log_id, offset) if flags & HOLDS else None
+
+    def retire(self, slots: Slots) -> None:
+        """The group has removed the member: its process is to free the hand, if it still lives."""
+        if self.words[TOKEN] != self.token:
+            return
+        if slots.is_alive(*self.process):
+            self.words[SLOT] |= RETIRED
+        else:
+            self.free()
+
+    def leave(self) -> None:
+        """The member is away: nobody writes here until another takes its place."""
+        self.drop()
+        self.words[INCARNATION] = 0
+
+    def free(self) -> None:
+        """Nobody writes here any more: the hand may be another's."""
+        if self.words[TOKEN] == self.token:
+            self.words[FLAGS] = 0
+            self.words[DEADLINE] = 0
+            self.words[TOKEN] = 0
+
+
+def take_hand(slots: Slots, token: int, session_timeout_ms: int, *, is_passive: bool) -> Hand:
+    """A free hand for a member of this process; under WRITE. Raises `StoreBusyError` when there is none."""
+    page = slots.page
+    for number in range(HANDS):
+        if not page.hands[number * HAND_WORDS]:
+            hand = Hand(page, number, token)
+            words = hand.words
+            words[INCARNATION] = slots.incarnation
+            words[SLOT] = slots.number | min(session_timeout_ms, MOST_TIMEOUT_MS) << TIMEOUT_SHIFT
+            words[FLAGS] = PASSIVE if is_passive else 0
+            words[POLLED] = now_ms()
+            words[DEADLINE] = 0
+            words[TOKEN] = token
+            return hand
+    raise StoreBusyError(f"the groups of this store have {HANDS} members, which is all it can have: end some")
+
+
+def adopt_hand(page: SharedPage, member_id: str, session_timeout_ms: int) -> Hand | None:
+    """A hand for a static member that is away, and whose own went with the page; under WRITE. None if it is taken."""
+    hand = _named(page, member_id)
+    if hand is None or hand.words[TOKEN]:
+        return None
+    hand.words[:] = memoryview(bytes(8 * HAND_WORDS)).cast("Q")
+    hand.words[SLOT] = min(session_timeout_ms, MOST_TIMEOUT_MS) << TIMEOUT_SHIFT
+    hand.words[TOKEN] = hand.token
+    return hand
+
+
+def free_hands(page: SharedPage, incarnation: int) -> None:
+    """Free all hands of a process that has ended, and whose members were removed."""
+    for number in range(HANDS):
+        words = page.hands[number * HAND_WORDS : (number + 1) * HAND_WORDS]
+        if words[INCARNATION] == incarnation:
+            Hand(page, number, words[TOKEN]).free()
+
+
+def hand_of(page: SharedPage, member_id: str) -> Hand | None:
+    """The hand of a member by its id; None when it has none any more: its process ended, and so did all others."""
+    hand = _named(page, member_id)
+    return hand if hand is not None and hand.is_mine() else None
+
+
+def _named(page: SharedPage, member_id: str) -> Hand | None:
+    """The place that a member's id names; None for one that joined over the wire."""
+    try:
+        _, place, token = member_id.rsplit("-", 2)
+        number = int(place, 16)
+        return Hand(page, number, int(token, 16)) if number < HANDS else None
+    except ValueError:
+        return None
+
+
+def epoch_place(group_id: str) -> int:
+    """Where a group's epoch is in the page."""
+    return hash64(group_id.encode()) % GROUPS
