@@ -462,7 +462,9 @@ class ConsumerGroup(Generic[K, V]):
             self._refuse_transaction("commit()")
             if offsets is not None:
                 said = {self._log_of(one): text for one, text in (metadata or {}).items()}
-                member.commit({self._log_of(one): offset for one, offset in offsets.items()}, said)
+                wanted = {self._log_of(one): offset for one, offset in offsets.items()}
+                member.commit(wanted, said)
+                member.said(wanted)
                 return
             member.commit(self._handed_out())
             self._given_up.clear()

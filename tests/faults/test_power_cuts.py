@@ -347,7 +347,7 @@ def test_no_reader_sees_what_a_cut_could_take(workshop: Path, monkeypatch: pytes
 
     def look(machine: Machine) -> None:
         if machine.changes and (workshop / "machine commit" / layout).exists():
-            found = [store for store in _open_stores if not store._closed]
+            found = [store for store in _open_stores if not store._closed and workshop in store.path.parents]
             seen.extend((len(machine.changes), outage.count(outage.read(store))) for store in found)
 
     flush = Machine._flush
