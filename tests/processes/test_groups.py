@@ -83,7 +83,7 @@ def member(store: kafkalite.Store, log: Path, number: int, board: Board, setting
             for record in group.records(until=None, timeout=0.02):
                 notes.append(number, record.partition, record.offset, now_us())
                 if board[FIRST_MEMBER + number]:
-                    break
+                    group.stop()  # not `break`, which would leave the record in hand to be repeated
 
 
 class Handled(NamedTuple):
