@@ -1,7 +1,7 @@
 """Time, and nothing else: the one module that asks the system what time it is or sleeps.
 
-Three clocks: `now_ms` is wall time since 1970 in UTC (record timestamps), `boot_ns` runs since boot, the same in
-every process of the machine (deadlines that processes share), `monotonic` is for time-outs inside a process.
+Three clocks: `now_ms` is wall time since 1970 in UTC (record timestamps), `boot_ns` and `boot_ms` run since boot, the
+same in every process of the machine (deadlines that processes share), `monotonic` is for time-outs inside a process.
 Tests replace them here.
 """
 
@@ -20,6 +20,11 @@ def now_ms() -> int:
 def boot_ns() -> int:
     """Nanoseconds since boot, suspended time included where the system counts it; comparable across processes."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def boot_ms() -> int:
+    """Milliseconds since boot: the clock of slots, hands, groups and locks."""
+    return boot_ns() // 1_000_000
 
 
 class Deadline:

@@ -155,13 +155,8 @@ def _engine(store: "Store") -> Engine:
 
 def remove_dead(engine: Engine) -> None:
     """Remove the members of processes that died, committing what they had confirmed."""
-    if engine.is_read_only:
-        return
-    slots = engine.slots
-    for number in slots.taken():
-        incarnation = slots.page.incarnations[number]
-        if not slots.is_alive(number, incarnation):
-            members_of_store(engine).expel((number, incarnation))
+    if not engine.is_read_only:
+        members_of_store(engine).expel_dead()
 
 
 def _info(engine: Engine, group_id: str) -> GroupInfo:

@@ -11,7 +11,7 @@ from typing import Final
 import lmdb
 import msgpack
 
-from kafkalite import config
+from kafkalite import clock, config
 from kafkalite.coordinator.group import NONE, Group, Member, Partitions, State
 from kafkalite.coordinator.group_records import (
     ConsumerGroupCurrentMemberAssignment,
@@ -26,7 +26,7 @@ from kafkalite.storage import catalogue, index, internal
 from kafkalite.storage.catalogue import TopicState
 from kafkalite.storage.internal import OFFSETS_LOG, KeyedRecord
 from kafkalite.storage.page import SharedPage
-from kafkalite.storage.slots import DEADLINE, Hand, hand_of, now_ms
+from kafkalite.storage.slots import DEADLINE, Hand, hand_of
 
 KINDS = (
     ConsumerGroupMetadata,
@@ -173,7 +173,7 @@ def load(transaction: lmdb.Transaction, catalogue_epoch: int, group_id: str, pag
                     target[record.member_id] = topics.logs(record.topic_partitions)
                 case ConsumerGroupCurrentMemberAssignment(member_id=member_id) if member_id in members:
                     _owns(members[member_id], record, topics)
-    group = Group.load(group_id, epoch, target_epoch, members.values(), target, now_ms())
+    group = Group.load(group_id, epoch, target_epoch, members.values(), target, clock.boot_ms())
     return Loaded(group, topics, raw)
 
 

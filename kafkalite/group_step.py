@@ -13,12 +13,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kafkalite import clock
 from kafkalite.coordinator.group import NONE, Event, Gone, Group, Owns
 from kafkalite.group_state import Loaded, keep_deadlines
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.internal import KeyedRecord
 from kafkalite.storage.page import SharedPage
-from kafkalite.storage.slots import FLAGS, INCARNATION, PASSIVE, Hand, Slots, adopt_hand, hand_of, now_ms
+from kafkalite.storage.slots import FLAGS, INCARNATION, PASSIVE, Hand, Slots, adopt_hand, hand_of
 
 LOCAL_HOST = "/local"
 """What members of this machine's processes have in place of an address: they are found by their hands."""
@@ -51,7 +52,7 @@ class Stepped:
 
 def step(loaded: Loaded, events: Sequence[Event], page: SharedPage, place: int) -> Stepped:
     """Step a group, under WRITE. Raises `GroupError`."""
-    group, now = loaded.group, now_ms()
+    group, now = loaded.group, clock.boot_ms()
     hands = {name: hand for name in group.members if (hand := hand_of(page, name)) is not None}
     _bury(group, hands, page, now)
     for event in events:

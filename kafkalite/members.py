@@ -13,7 +13,7 @@ from typing import Final
 import lmdb
 
 from kafkalite import clock
-from kafkalite.coordinator.group import Event, Fence, Gone
+from kafkalite.coordinator.group import Fence, Gone
 from kafkalite.coordinator.records import OffsetCommits
 from kafkalite.errors import FencedMemberError, KafkaliteError
 from kafkalite.group_state import Loaded, committed, load, members_of
@@ -24,11 +24,14 @@ from kafkalite.storage.commit import Append
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.index import Positions, read_positions
 from kafkalite.storage.internal import OFFSETS_LOG, KeyedRecord
-from kafkalite.storage.slots import FLAGS, OFFSET, POLLED, Hand, epoch_place, free_hands, now_ms
+from kafkalite.storage.slots import FLAGS, OFFSET, POLLED, Hand, epoch_place, free_hands
 
 PROBE_SECONDS: Final = 0.05
 LATE_MS: Final = 1000
 """A keeper that ran so late judges nobody: it was stopped itself."""
+
+Removal = Gone | Fence
+"""How a group loses a member that does not leave by itself."""
 
 
 class Members:
@@ -54,7 +57,7 @@ class Members:
         """Look after a member from now on."""
         with self._lock:
             self._members.append(member)
-            self._last = now_ms()
+            self._last = clock.boot_ms()
             if not self._is_due:
                 self._is_due = True
                 keeper.after(PROBE_SECONDS, self.round)
@@ -75,7 +78,7 @@ class Members:
                 self._is_due = False
                 return
         try:
-            now = now_ms()
+            now = clock.boot_ms()
             is_late, self._last = now - self._last > LATE_MS, now
             self.engine.slots.stamp()
             catalogue = self.engine.index.positions().catalogue
@@ -136,11 +139,8 @@ class Members:
 
     def expel_dead(self) -> None:
         """Remove the members of all processes that have ended, so that who joins now finds what they had."""
-        slots = self.engine.slots
-        for number in slots.taken():
-            incarnation = slots.page.incarnations[number]
-            if not slots.is_alive(number, incarnation):
-                self.expel((number, incarnation))
+        for process in self.engine.slots.dead():
+            self.expel(process)
 
     def expel(self, process: tuple[int, int]) -> None:
         """Remove the members of a dead process, committing what they had confirmed."""
@@ -151,14 +151,14 @@ class Members:
     def _fence_stopped(self, process: tuple[int, int], silent: int) -> None:
         """Remove those members of a stopped process whose sessions are over."""
 
-        def events(member_id: str, hand: Hand) -> Event | None:
+        def events(member_id: str, hand: Hand) -> Removal | None:
             if silent <= hand.session_timeout_ms:
                 return None
             return Fence(member_id, f"its process gave no sign for {silent} ms")
 
         self._remove(process, events)
 
-    def _remove(self, process: tuple[int, int], event_of: Callable[[str, Hand], Event | None]) -> None:
+    def _remove(self, process: tuple[int, int], event_of: Callable[[str, Hand], Removal | None]) -> None:
         places: set[int] = set()
         all_stepped: list[Stepped] = []
 
@@ -191,7 +191,7 @@ class Members:
         transaction: lmdb.Transaction,
         positions: Positions,
         group_id: str,
-        events: Sequence[tuple[Hand, Event]],
+        events: Sequence[tuple[Hand, Removal]],
     ) -> tuple[list[KeyedRecord], Stepped]:
         """What removing members of a group comes to: what they had confirmed, and the group after it."""
         page = self.engine.wakeup.page
@@ -199,7 +199,7 @@ class Members:
         confirmed = [
             record
             for hand, event in events
-            if (record := self._confirmed(transaction, loaded, hand, event.member_id)) is not None  # type: ignore[union-attr]
+            if (record := self._confirmed(transaction, loaded, hand, event.member_id)) is not None
         ]
         return confirmed, step(loaded, [event for _, event in events], page, epoch_place(group_id))
 

@@ -45,7 +45,7 @@ from kafkalite.storage.engine import Engine
 from kafkalite.storage.index import read_positions
 from kafkalite.storage.internal import OFFSETS_LOG, KeyedRecord
 from kafkalite.storage.page import SharedPage
-from kafkalite.storage.slots import OFFSET, POLLED, Hand, epoch_place, hand_of, now_ms, random_number, take_hand
+from kafkalite.storage.slots import OFFSET, POLLED, Hand, epoch_place, hand_of, random_number, take_hand
 
 MOST_ROUNDS: Final = 100
 
@@ -75,7 +75,11 @@ class Membership:
         self._place = epoch_place(group_id)
         self._encoder = OffsetCommits(group_id)
         self._seen = -1
+        self._key = b""
+        """Of the record that says which partitions the member owns."""
         self._valid = b""
+        self._valid_logs: Partitions = NONE
+        """What it owns as long as that record is `_valid`."""
         self.catalogue = -1
         """The catalogue that the group's topics were compared with."""
         self.told = -1
@@ -130,6 +134,7 @@ class Membership:
             if self.hand is None or not self.hand.is_mine():
                 self.hand = take_hand(slots, token, settings["session_timeout_ms"], is_passive=self._is_passive)
                 self.member_id = f"{client_id[:100]}-{self.hand.name}"
+                self._key = ConsumerGroupCurrentMemberAssignment(self.group_id, self.member_id, 0, 0, 0, {}, {}).key()
             return [*self._former(group), self._joining(client_id, wanted)]
 
         try:
@@ -212,7 +217,7 @@ class Membership:
         """It waits for records no more: from now on it has `max_poll_interval_ms` to ask for the next."""
         self.is_waiting = False
         if self.hand is not None:
-            self.hand.words[POLLED] = now_ms()
+            self.hand.words[POLLED] = clock.boot_ms()
 
     def bury(self) -> None:
         """Its own thread knows that it was removed, and hands out nothing of it any more."""
@@ -346,19 +351,17 @@ class Membership:
         if self.hand is not None and held is not None and held[1] < offsets.get(held[0], 0):
             self.hand.words[OFFSET] = offsets[held[0]]
 
-    def refuse_foreign(self, transaction: lmdb.Transaction, offsets: Offsets) -> None:
+    def _refuse_foreign(self, transaction: lmdb.Transaction, topics: Topics, offsets: Offsets) -> None:
         """Raise `FencedMemberError` unless the member exists and owns all these logs; under WRITE."""
-        key = ConsumerGroupCurrentMemberAssignment(self.group_id, self.member_id, 0, 0, 0, {}, {}).key()
-        raw = internal.state(transaction, OFFSETS_LOG, key)
+        raw = internal.state(transaction, OFFSETS_LOG, self._key)
         if raw is not None and raw == self._valid and offsets.keys() <= self._valid_logs:
             return
-        record = decode(OFFSETS_LOG, key, raw) if raw is not None else None
+        record = decode(OFFSETS_LOG, self._key, raw) if raw is not None else None
         if not isinstance(record, ConsumerGroupCurrentMemberAssignment):
             raise FencedMemberError(
                 f"{self.member_id} is no longer a member of group {self.group_id!r}: its records are others' now; "
                 "iterating joins again"
             )
-        topics = Topics(transaction, read_positions(transaction).catalogue)
         owned = topics.logs(record.assigned_partitions) | topics.logs(record.partitions_pending_revocation)
         foreign = sorted(offsets.keys() - owned)
         if foreign:
@@ -368,8 +371,6 @@ class Membership:
                 "nothing was committed"
             )
         self._valid, self._valid_logs = raw or b"", owned
-
-    _valid_logs: Partitions = NONE
 
     def _offset_records(
         self,
@@ -392,8 +393,8 @@ class Membership:
         self, transaction: lmdb.Transaction, offsets: Offsets, metadata: Mapping[int, str] | None = None
     ) -> list[KeyedRecord]:
         """Records that commit offsets, alone or with something else; under WRITE. Raises `FencedMemberError`."""
-        self.refuse_foreign(transaction, offsets)
         topics = Topics(transaction, read_positions(transaction).catalogue)
+        self._refuse_foreign(transaction, topics, offsets)
         return self._offset_records(topics, offsets, metadata)
 
     def committed(self, topic: TopicState, number: int) -> int | None:

@@ -25,7 +25,7 @@ from kafkalite.errors import ClosedError, CorruptRecordError, InvalidRecordState
 from kafkalite.model import Record
 from kafkalite.serde import BatchSerde, resolve, resolve_key
 from kafkalite.share_records import Item, LaneReader
-from kafkalite.share_state import Lane, Letters, ShareState, Survey, Visit, boot_ms
+from kafkalite.share_state import Lane, Letters, ShareState, Survey, Visit
 from kafkalite.storage import keeper
 from kafkalite.storage.catalogue import TopicState
 from kafkalite.storage.commit import Operation
@@ -154,7 +154,7 @@ class ShareMember:
 
     def take(self) -> Item | None:
         """The next record that is ready, into the hand. One whose lock ended meanwhile is somebody else's."""
-        now_ms = boot_ms()
+        now_ms = clock.boot_ms()
         with self._lock:
             while self._ready:
                 item, _ = self._ready.popleft()
@@ -189,7 +189,7 @@ class ShareMember:
         """Say what became of a record; raises `InvalidRecordStateError` unless it is in hand, and still locked."""
         with self._lock:
             item = self.hand.held.pop((record.topic, record.partition, record.offset), None)
-            if item is None or item.until_ms <= boot_ms():
+            if item is None or item.until_ms <= clock.boot_ms():
                 why = "is not in hand" if item is None else "was in hand for too long, and its lock has ended"
                 raise InvalidRecordStateError(
                     f"offset {record.offset} of topic {record.topic!r}, partition {record.partition}, {why}: it is "
@@ -298,7 +298,7 @@ class ShareMember:
             log_ids.append(SHARE_LOG)  # what others finish is news only to who waits for the end
         seconds = deadline.timeout()
         if survey.look_again is not None:
-            soon = max(0, survey.look_again - boot_ms() + 1) / 1000
+            soon = max(0, survey.look_again - clock.boot_ms() + 1) / 1000
             seconds = soon if seconds is None else min(seconds, soon)
 
         def ready() -> bool:

@@ -176,7 +176,7 @@ class ShareState:
         candidates: list[Lane] = []
         deadlines: list[int] = []
         unfinished = 0
-        now_ms = boot_ms()
+        now_ms = clock.boot_ms()
         with self._engine.snapshot() as (transaction, positions):
             for lane in lanes:
                 partition = self._load(transaction, positions, lane).partition
@@ -246,7 +246,7 @@ class ShareState:
     def _step(
         self, transaction: lmdb.Transaction, positions: Positions, visit: Visit, lane: Lane, partition: SharePartition
     ) -> list[Append]:
-        now_ms = boot_ms()
+        now_ms = clock.boot_ms()
         outputs = partition.step(Tick(), now_ms)
         said = visit.acknowledgements.get(lane)
         if said:
@@ -355,17 +355,10 @@ class ShareState:
         return [Append(OFFSETS_LOG, internal.batch_of(said))]
 
 
-def boot_ms() -> int:
-    """Milliseconds since boot: the clock of locks, the same in every process."""
-    return clock.boot_ns() // 1_000_000
-
-
 def _free_slots(slots: Slots) -> None:
     """Free the slots of dead processes, under WRITE, unless they have members of consumer groups to be removed."""
     page = slots.page
-    dead = [(number, page.incarnations[number]) for number in slots.taken()]
-    dead = [process for process in dead if not slots.is_alive(*process)]
-    if dead:
+    if dead := slots.dead():
         tokens = page.hands[::HAND_WORDS]
         kept = {Hand(page, number, token).process for number, token in enumerate(tokens) if token}
         for process in dead:

@@ -43,11 +43,6 @@ MOST_TIMEOUT_MS: Final = 2**40
 RETIRED: Final = 1 << 63
 
 
-def now_ms() -> int:
-    """The clock of slots, hands and groups: milliseconds since boot, the same in every process."""
-    return clock.boot_ns() // 1_000_000
-
-
 def random_number() -> int:
     """Not 0, and not to be had twice."""
     return int.from_bytes(disk.random_bytes(8)) >> 1 | 1
@@ -76,7 +71,7 @@ class Slots:
             if not self.page.incarnations[number] and disk.is_taken(disk.lock_call(self._fd, self._byte(number))):
                 self.incarnation = random_number()
                 self.page.pids[number] = disk.process_id()
-                self.page.stamps[number] = now_ms()
+                self.page.stamps[number] = clock.boot_ms()
                 self.page.incarnations[number] = self.incarnation
                 self.number = number
                 return
@@ -90,7 +85,7 @@ class Slots:
 
     def stamp(self) -> None:
         """Note that this process is at work."""
-        self.page.stamps[self.number] = now_ms()
+        self.page.stamps[self.number] = clock.boot_ms()
 
     def taken(self) -> list[int]:
         """The slots that have an owner, dead or alive."""
@@ -101,6 +96,11 @@ class Slots:
         if not incarnation or self.page.incarnations[number] != incarnation:
             return False
         return number == self.number or disk.is_locked(self._fd, self._byte(number))
+
+    def dead(self) -> list[tuple[int, int]]:
+        """Slot and incarnation of each process that has ended, and whose slot is not free yet."""
+        processes = [(number, self.page.incarnations[number]) for number in self.taken()]
+        return [process for process in processes if not self.is_alive(*process)]
 
     def free(self, number: int, incarnation: int) -> None:
         """A dead process's slot may be taken again; under WRITE, once its members are removed."""
@@ -185,7 +185,7 @@ def take_hand(slots: Slots, token: int, session_timeout_ms: int, *, is_passive: 
             words[INCARNATION] = slots.incarnation
             words[SLOT] = slots.number | min(session_timeout_ms, MOST_TIMEOUT_MS) << TIMEOUT_SHIFT
             words[FLAGS] = PASSIVE if is_passive else 0
-            words[POLLED] = now_ms()
+            words[POLLED] = clock.boot_ms()
             words[DEADLINE] = 0
             words[TOKEN] = token
             return hand
