@@ -30,11 +30,11 @@ from kafkalite.errors import (
     OffsetOutOfRangeError,
     TransactionStateError,
 )
-from kafkalite.group_runs import Ending, Run, Runs, SlowRun, WholeRun, Write, readable
+from kafkalite.group_runs import Ending, Run, SlowRun, WholeRun, Write, readable
 from kafkalite.group_share import Share
 from kafkalite.group_step import fence, resolved
 from kafkalite.group_use import Use
-from kafkalite.iteration import RecordBatch, decoded
+from kafkalite.iteration import RecordBatch, Runs, decoded
 from kafkalite.members import members_of_store
 from kafkalite.membership import Membership
 from kafkalite.model import Record, TopicPartition
@@ -194,9 +194,11 @@ class ConsumerGroup(Generic[K, V]):
         Raises `DeserializationError` in place of a record that cannot be decoded (iterating on goes past it),
         `OffsetOutOfRangeError`, `ClosedError`, `ForkedError`, `ConcurrentUseError`.
         """
-        runs = Runs(partial(self._next_run, self._ends(until), timeout))
-        found = chain.from_iterable(runs)
-        return found if max_records is None else chain(islice(found, max_records), Ending(partial(self._confirm, runs)))
+        asker = object()
+        found = chain.from_iterable(Runs(partial(self._next_run, asker, self._ends(until), timeout)))
+        if max_records is None:
+            return found
+        return chain(islice(found, max_records), Ending(partial(self._confirm, asker)))
 
     def _confirm(self, asker: object) -> None:
         """Somebody asked for more than he said that he wants."""
@@ -238,7 +240,7 @@ class ConsumerGroup(Generic[K, V]):
                     return self._whole(log_id, columns)
             return None
 
-    def _next_run(self, ends: Mapping[int, int] | None, timeout: float | None, asker: object) -> Iterator[Record[K, V]]:
+    def _next_run(self, asker: object, ends: Mapping[int, int] | None, timeout: float | None) -> Iterator[Record[K, V]]:
         """The next run of records; raises StopIteration at the end."""
         with self._use() as member:
             self._settle(confirms=asker is self._asker)

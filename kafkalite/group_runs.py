@@ -127,24 +127,6 @@ class _SlowRecords(Iterator[Any]):
         return next(self._records)
 
 
-class Runs(Iterator[Iterator[Record[Any, Any]]]):
-    """Run after run, for `chain`: `next_run` gives the next one to whoever asks, here this iterator.
-
-    What it raises is raised by a run, since `chain` ends for good when its source raises.
-    """
-
-    def __init__(self, next_run: "Callable[[object], Iterator[Record[Any, Any]]]") -> None:
-        self._next_run = next_run
-
-    def __next__(self) -> Iterator[Record[Any, Any]]:
-        try:
-            return self._next_run(self)
-        except StopIteration:
-            raise
-        except BaseException as error:  # noqa: BLE001  (raised by the run)
-            return _raising(error)
-
-
 class Ending(Iterator[Any]):
     """Nothing more; who asks for it says that he is done with what came before."""
 
@@ -154,8 +136,3 @@ class Ending(Iterator[Any]):
     def __next__(self) -> Any:
         self._told()
         raise StopIteration
-
-
-def _raising(error: BaseException) -> Iterator[Any]:
-    yield from ()
-    raise error

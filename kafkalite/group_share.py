@@ -4,7 +4,7 @@ Partitions take turns; one keeps its turn as long as its look-up lasts (`LogRead
 since each change of hands costs a commit. What a batch has left over waits in the partition's lane as `pending`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kafkalite.errors import KafkaliteError, OffsetOutOfRangeError, UnknownTopicError
@@ -123,10 +123,10 @@ class Share:
         except UnknownTopicError:  # deleted just now: the group will say so
             return False
 
-    def ready(self, ends: Mapping[int, int] | None, out_of_range: Iterable[int] = ()) -> int | None:
+    def ready(self, ends: Mapping[int, int] | None) -> int | None:
         """The first partition in turn that has something, before its end if there are `ends`; else None."""
         for log_id in self.readable():
-            if log_id in out_of_range or (ends is not None and self.positions[log_id] >= ends.get(log_id, 0)):
+            if ends is not None and self.positions[log_id] >= ends.get(log_id, 0):
                 continue
             if self.has_next(log_id):
                 return log_id

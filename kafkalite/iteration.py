@@ -256,14 +256,14 @@ def _raw(lane: Lane, columns: Columns, number: int) -> Record[Any, Any]:
 
 def records(batches: BatchIterator[K, V]) -> Iterator[Record[K, V]]:
     """The records of batches, one after another, chained in C; raising does not end it."""
-    return chain.from_iterable(_RecordRuns(batches))
+    return chain.from_iterable(Runs(batches.next_records))
 
 
-class _RecordRuns(Iterator[Iterator[Record[K, V]]], Generic[K, V]):
-    """The batches of an iterator as runs of records."""
+class Runs(Iterator[Iterator[Record[K, V]]], Generic[K, V]):
+    """Run of records after run, for `chain`; what `next_run` raises is raised by a run."""
 
-    def __init__(self, batches: BatchIterator[K, V]) -> None:
-        self._next = batches.next_records
+    def __init__(self, next_run: Callable[[], Iterator[Record[K, V]]]) -> None:
+        self._next = next_run
 
     def __next__(self) -> Iterator[Record[K, V]]:
         try:
