@@ -26,9 +26,9 @@ from kafkalite.errors import (
     ConfigError,
     DeserializationError,
     FencedMemberError,
-    KafkaliteError,
     OffsetOutOfRangeError,
     TransactionStateError,
+    noted_on,
 )
 from kafkalite.group_runs import Ending, Run, SlowRun, WholeRun, Write, readable
 from kafkalite.group_share import Share
@@ -101,12 +101,8 @@ class ConsumerGroup(Generic[K, V]):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
+        with noted_on(error, f"leaving group {self.group_id!r}"):
             self.close()
-        except KafkaliteError as failure:
-            if error is None:
-                raise
-            error.add_note(f"leaving group {self.group_id!r} failed as well: {failure}")
 
     def join(self) -> None:
         """Become a member, as entering does; raises `UnknownTopicError`, `FencedMemberError`."""

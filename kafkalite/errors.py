@@ -8,6 +8,8 @@ reference page.
 An operating error is one of these; a programmer's error inside kafkalite is an `AssertionError` and a defect.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 __all__ = ["ERRORS"]  # extended below, as the table is
@@ -293,3 +295,14 @@ ERRORS: tuple[type[KafkaliteError], ...] = tuple(
     row for row in list(globals().values()) if isinstance(row, type) and issubclass(row, KafkaliteError)
 )
 __all__ += [row.__name__ for row in ERRORS]
+
+
+@contextlib.contextmanager
+def noted_on(error: BaseException | None, what: str) -> Iterator[None]:
+    """An end that comes with `error`, if there is one: what fails in it is noted there, and raised otherwise."""
+    try:
+        yield
+    except KafkaliteError as failure:
+        if error is None:
+            raise
+        error.add_note(f"{what} failed as well: {failure}")

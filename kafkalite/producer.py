@@ -28,6 +28,7 @@ from kafkalite.errors import (
     KafkaTimeoutError,
     TransactionStateError,
     UnknownTopicError,
+    noted_on,
 )
 from kafkalite.model import Headers, Raw, RecordMetadata
 from kafkalite.records.envelope import MAX_BATCH_RECORDS
@@ -130,12 +131,8 @@ class Producer:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
+        with noted_on(error, "closing the producer"):
             self.close()
-        except KafkaliteError as failure:
-            if error is None:
-                raise
-            error.add_note(f"closing the producer failed as well: {failure}")
 
     def _use(self) -> None:
         if self._closed or not self._engine.is_open:

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, Self, TypeVar
 from kafkalite.clock import Deadline
 from kafkalite.coordinator.records import check_group_id
 from kafkalite.coordinator.share_group import Verb
-from kafkalite.errors import ClosedError, ConcurrentUseError, ConfigError, ForkedError, KafkaliteError
+from kafkalite.errors import ClosedError, ConcurrentUseError, ConfigError, ForkedError, noted_on
 from kafkalite.model import Record, TopicPartition
 from kafkalite.share_member import Ends, Hand, ShareMember, ShareSource
 from kafkalite.share_records import ShareRecord
@@ -80,12 +80,8 @@ class ShareGroup(Generic[K, V]):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
+        with noted_on(error, "leaving the share group"):
             self.close()
-        except KafkaliteError as failure:
-            if error is None:
-                raise
-            error.add_note(f"leaving the share group failed as well: {failure}")
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._is_entered and self._member.is_here:

@@ -18,11 +18,11 @@ from kafkalite.config import ConfigMapping, GroupSettings, ProducerSettings, Sto
 from kafkalite.errors import (
     ClosedError,
     ConfigError,
-    KafkaliteError,
     StorePermissionError,
     TopicSettingsError,
     UnknownTopicError,
     UnsupportedError,
+    noted_on,
 )
 from kafkalite.iteration import BatchIterator, records, resolve_range
 from kafkalite.model import Durability, Position, Raw, Record, Until
@@ -139,12 +139,8 @@ class Store:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
+        with noted_on(error, "closing the store"):
             self.close()
-        except KafkaliteError as failure:
-            if error is None:
-                raise
-            error.add_note(f"closing the store failed as well: {failure}")
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

@@ -41,6 +41,7 @@ from kafkalite.errors import (
     OutcomeUnknownError,
     RecordTooLargeError,
     TransactionStateError,
+    noted_on,
 )
 from kafkalite.model import Headers, Raw, RecordMetadata
 from kafkalite.records import compression
@@ -296,10 +297,8 @@ class Transaction:
                 raise TransactionStateError(f"nothing was committed: {self._why}")
 
     def _end_after(self, error: BaseException) -> None:
-        try:
+        with noted_on(error, "aborting the transaction"):
             self._abort(f"the transaction was aborted: {error!r}")
-        except KafkaliteError as failure:
-            error.add_note(f"aborting the transaction failed as well: {failure}")
 
     # Sending
 

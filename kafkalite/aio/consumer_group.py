@@ -20,7 +20,7 @@ from kafkalite.aio.host import Host
 from kafkalite.aio.iteration import RECORDS_A_TURN
 from kafkalite.aio.threads import outcome
 from kafkalite.clock import Deadline
-from kafkalite.errors import ClosedError, ConcurrentUseError, KafkaliteError, OffsetOutOfRangeError
+from kafkalite.errors import ClosedError, ConcurrentUseError, OffsetOutOfRangeError, noted_on
 from kafkalite.iteration import RecordBatch
 from kafkalite.membership import Membership
 from kafkalite.model import Record, TopicPartition
@@ -99,12 +99,8 @@ class ConsumerGroup(Generic[K, V]):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
+        with noted_on(error, f"leaving group {self.group_id!r}"):
             await self.close()
-        except KafkaliteError as failure:
-            if error is None:
-                raise
-            error.add_note(f"leaving group {self.group_id!r} failed as well: {failure}")
 
     async def join(self) -> None:
         """Become a member, as entering does; cancelled meanwhile it leaves again. Raises `UnknownTopicError`."""

@@ -19,7 +19,7 @@ from kafkalite.aio.topic import Topic
 from kafkalite.clock import Deadline
 from kafkalite.commit_queue import RETRY_SECONDS
 from kafkalite.delivery import Delivery, PendingBatch
-from kafkalite.errors import ClosedError, ConfigError, KafkaliteError, KafkaTimeoutError
+from kafkalite.errors import ClosedError, ConfigError, KafkaTimeoutError, noted_on
 from kafkalite.model import Headers, Raw, RecordMetadata
 
 K = TypeVar("K")
@@ -163,12 +163,8 @@ class Producer:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
+        with noted_on(error, "closing the producer"):
             await self.close()
-        except KafkaliteError as failure:
-            if error is None:
-                raise
-            error.add_note(f"closing the producer failed as well: {failure}")
 
     def _use(self) -> asyncio.AbstractEventLoop:
         if self._is_closing:

@@ -24,7 +24,7 @@ from kafkalite.aio.producer import Producer
 from kafkalite.aio.threads import CHORES, Threads, outcome, tell_loop
 from kafkalite.aio.topic import Topic
 from kafkalite.config import ConfigMapping, GroupSettings, ProducerSettings, StoreSettings, TopicSettings
-from kafkalite.errors import ClosedError, ConfigError, KafkaliteError
+from kafkalite.errors import ClosedError, ConfigError, noted_on
 from kafkalite.iteration import resolve_range
 from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.serde import Serde, resolve, resolve_key
@@ -121,12 +121,8 @@ class Store:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
+        with noted_on(error, "closing the store"):
             await self.close()
-        except KafkaliteError as failure:
-            if error is None:
-                raise
-            error.add_note(f"closing the store failed as well: {failure}")
 
     # Topics
 

@@ -33,7 +33,7 @@ from kafkalite.storage.catalogue import FIRST_USER_LOG
 from kafkalite.storage.frame import BATCH, END, Frame
 from kafkalite.storage.index import Index, Positions
 from kafkalite.storage.journal import Journal
-from kafkalite.storage.opening import _is_trusted
+from kafkalite.storage.opening import is_trusted
 from kafkalite.storage.place import SUPERBLOCK_NAME, Place, resolve
 from kafkalite.storage.recovery import Derivation, Scan, SegmentPath
 from kafkalite.storage.recovery import End as Boundary
@@ -145,7 +145,7 @@ def matches_index(place: Place, found: Superblock) -> list[str]:
         return ["the index is missing"]
     fd = disk.open_file(place.file, write=False)
     try:
-        if not _is_trusted(place, fd, found):
+        if not is_trusted(place, fd, found):
             return ["the index is not the one that the superblock names, or not the journal's of this moment"]
     finally:
         disk.close(fd)

@@ -153,7 +153,7 @@ class Journal:
     def search(self, start: int) -> Iterator[Frame]:
         """Every frame of a segment that passes its check from `start` on, whatever lies between."""
         number = segment.number_of(start)
-        return _search(self._whole(number), number, segment.byte_of(start))
+        return valid_frames(self._whole(number), number, segment.byte_of(start))
 
     def search_headless(self, extent: Extent) -> Iterator[Frame]:
         """Every frame that passes its check in a range whose segment header does not."""
@@ -163,7 +163,7 @@ class Journal:
             data = disk.map_read_only(fd, extent.start, size) if size else b""
         finally:
             disk.close(fd)
-        return _search(data, extent.number, segment.HEADER_SIZE)
+        return valid_frames(data, extent.number)
 
     def _whole(self, number: int) -> disk.Map:
         self.read(segment.position_of(number, 0), segment.HEADER_SIZE)
@@ -183,7 +183,8 @@ class Journal:
             self.forget(number)
 
 
-def _search(data: bytes | disk.Map, number: int, at: int) -> Iterator[Frame]:
+def valid_frames(data: bytes | disk.Map, number: int, at: int = segment.HEADER_SIZE) -> Iterator[Frame]:
+    """Every frame of a segment that passes its check, whatever lies between."""
     while (at := data.find(frame.MAGIC, at)) >= 0:
         found = None
         if at % frame.ALIGNMENT == 0:

@@ -314,7 +314,7 @@ def _remove_index(place: Place) -> None:
 
 def _reopen(place: Place, fd: int, found: Superblock) -> Superblock:
     """Alone: trust the index or rebuild it, and mark the store open. Returns the superblock written."""
-    if not _is_trusted(place, fd, found):
+    if not is_trusted(place, fd, found):
         found = _rebuild(place, found)
     opened = _here(place, fd, found)
     superblock.write(fd, opened)
@@ -324,7 +324,7 @@ def _reopen(place: Place, fd: int, found: Superblock) -> Superblock:
     return opened
 
 
-def _is_trusted(place: Place, fd: int, found: Superblock) -> bool:
+def is_trusted(place: Place, fd: int, found: Superblock) -> bool:
     device, inode = disk.identity(fd)
     identity = disk.path_identity(place.index)
     if identity is None or found.index_schema != index.SCHEMA or found.state is State.FAILED:
@@ -396,7 +396,7 @@ def _rebuild(place: Place, found: Superblock) -> Superblock:
 def _open_unwritable(place: Place, fd: int) -> Opened:
     """Files that may only be read: a sealed store, without locks; a change is noticed by its superblock."""
     found = superblock.read(fd, str(place.path))
-    if found is None or found.state is not State.SEALED or not _is_trusted(place, fd, found):
+    if found is None or found.state is not State.SEALED or not is_trusted(place, fd, found):
         raise StorePermissionError(
             f"{place.file} may only be read, and the store was not closed cleanly or was copied: opening it "
             "needs to write. "

@@ -42,6 +42,7 @@ from kafkalite.records.envelope import HEADER_SIZE as BATCH_HEADER_SIZE
 from kafkalite.storage import catalogue, frame, segment
 from kafkalite.storage.catalogue import CATALOGUE_LOG, FIRST_USER_LOG, Fact
 from kafkalite.storage.frame import Frame
+from kafkalite.storage.journal import valid_frames
 from kafkalite.storage.place import Place
 from kafkalite.storage.recovery import End
 from kafkalite.storage.superblock import State
@@ -54,7 +55,6 @@ from kafkalite.storage.wreck import (
     is_empty,
     pieces,
     read_superblock,
-    valid_frames,
 )
 
 Progress = Callable[[int, int], object]

@@ -21,7 +21,7 @@ from kafkalite.records.checksum import batch_digest, hash64
 from kafkalite.records.envelope import HEADER_SIZE as BATCH_HEADER_SIZE
 from kafkalite.records.envelope import PREFIX_SIZE
 from kafkalite.storage import frame, segment, superblock
-from kafkalite.storage.frame import Frame
+from kafkalite.storage.journal import valid_frames
 from kafkalite.storage.place import Place
 from kafkalite.storage.recovery import End
 from kafkalite.storage.segment import Header
@@ -209,17 +209,6 @@ def _anchor(data: disk.Map | bytes, at: int, low: int, hints: Sequence[int]) -> 
             if hash64(covered + frame.TRAILER.pack(digest, position)) == chain:
                 return number, start
     return None
-
-
-def valid_frames(data: disk.Map | bytes, number: int, at: int = segment.HEADER_SIZE) -> Iterator[Frame]:
-    """Every frame of a segment that passes its check, whatever lies between."""
-    while (at := data.find(frame.MAGIC, at)) >= 0:
-        found = None
-        if at % frame.ALIGNMENT == 0:
-            found = frame.decode(data, at, segment.position_of(number, at))
-        if found:
-            yield found
-        at = segment.byte_of(found.end) if found else at + 1
 
 
 # The path

@@ -153,7 +153,7 @@ def put(file: Path, data: bytes) -> None:
 def test_canary_an_index_trusted_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened as it is, a damaged index kills, or lies."""
     truth = small_store.make(tmp_path / "s")
-    monkeypatch.setattr(opening, "_is_trusted", lambda *_: True)
+    monkeypatch.setattr(opening, "is_trusted", lambda *_: True)
     with LEDGER.apart() as mine:
         assert harmed(truth, tmp_path / "vault", 1, 40)
     assert mine.results["dead"] + mine.results["wrong"] > 0

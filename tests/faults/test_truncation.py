@@ -158,12 +158,12 @@ def test_every_length_of_the_index(truth: Truth) -> None:
     place, found = resolve(truth.path), state_of(truth.path)
     fd = disk.open_file(place.file, write=False)
     try:
-        assert opening._is_trusted(place, fd, found)
+        assert opening.is_trusted(place, fd, found)
         with damage.cut(place.index, found.index_size - 1):
             for length in lengths(place.index):
-                assert not opening._is_trusted(place, fd, found)
+                assert not opening.is_trusted(place, fd, found)
                 LEDGER.fault(f"open {truth.path.name} {found.state.name}", length // 256, "index cut")
-        assert opening._is_trusted(place, fd, found)
+        assert opening.is_trusted(place, fd, found)
     finally:
         disk.close(fd)
 
@@ -294,7 +294,7 @@ def test_canary_an_index_trusted_at_any_length(tmp_path: Path, monkeypatch: pyte
     """Opened as it is, a cut index kills the process, or fails it."""
     truth = small_store.make(tmp_path / "s")
     image = Image(truth.path, tmp_path / "vault")
-    monkeypatch.setattr(opening, "_is_trusted", lambda *_: True)
+    monkeypatch.setattr(opening, "is_trusted", lambda *_: True)
     said = []
     for pages in (1, 2, 4, 6):
         image.restore()
