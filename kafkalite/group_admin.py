@@ -55,6 +55,13 @@ class GroupPartition(NamedTuple):
     lag: int | None
 
 
+class Committed(NamedTuple):
+    """A committed offset: the next one to read, and what was said along with it."""
+
+    offset: int
+    metadata: str = ""
+
+
 class GroupInfo(NamedTuple):
     """A consumer group as of one moment. `state` is Kafka's word: Empty, Assigning, Reconciling, Stable."""
 
@@ -106,20 +113,30 @@ def alter_offsets(store: "Store", group_id: str, offsets: Mapping[TopicPartition
     engine = _engine(store)
     remove_dead(engine)
     _check_offsets(engine, offsets)
+    _commit(engine, group_id, {place: Committed(offset) for place, offset in offsets.items()}, waits=True)
 
-    def decide(transaction: lmdb.Transaction) -> list[Append]:
-        _refuse_members(engine, transaction, group_id)
-        encoder, topics = OffsetCommits(group_id), Topics(transaction, read_positions(transaction).catalogue)
-        records: list[KeyedRecord] = []
-        for (name, number), offset in offsets.items():
-            topic = topics.named(name)
-            if topic is None:
-                raise UnknownTopicError(f"there is no topic {name!r} any more: store.topics() lists what there is")
-            value = encoder.value(offset, clock.now_ms(), "", topic_id=topic.topic_id)
-            records.append((encoder.key(name, number), value))
-        return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
 
-    engine.decide(decide)
+def committed_offsets(store: "Store", group_id: str) -> dict[TopicPartition, Committed]:
+    """All that a group has committed, of topics as they are now."""
+    with _engine(store).snapshot() as (transaction, positions):
+        topics = Topics(transaction, positions.catalogue)
+        return {
+            TopicPartition(one.topic, one.partition): Committed(one.offset, one.metadata)
+            for one in _commits(transaction, group_id)
+            if (topic := topics.named(one.topic)) is not None and one.topic_id in (bytes(16), topic.topic_id)
+        }
+
+
+def commit_offsets(store: "Store", group_id: str, offsets: Mapping[TopicPartition, Committed]) -> None:
+    """As a consumer commits that assigns its partitions itself: any offset, not waiting for the flush, as members do.
+
+    Raises `GroupNotEmptyError`, `UnknownTopicError`, `UnknownPartitionError`.
+    """
+    check_group_id(group_id)
+    engine = _engine(store)
+    remove_dead(engine)
+    if offsets:
+        _commit(engine, group_id, offsets, waits=False)
 
 
 def delete_group(store: "Store", group_id: str) -> None:
@@ -157,6 +174,24 @@ def remove_dead(engine: Engine) -> None:
     """Remove the members of processes that died, committing what they had confirmed."""
     if not engine.is_read_only:
         members_of_store(engine).expel_dead()
+
+
+def _commit(engine: Engine, group_id: str, offsets: Mapping[TopicPartition, Committed], *, waits: bool) -> None:
+    def decide(transaction: lmdb.Transaction) -> list[Append]:
+        _refuse_members(engine, transaction, group_id)
+        encoder, topics = OffsetCommits(group_id), Topics(transaction, read_positions(transaction).catalogue)
+        stamp = clock.now_ms()
+        records: list[KeyedRecord] = []
+        for (name, number), (offset, metadata) in offsets.items():
+            topic = topics.named(name)
+            if topic is None:
+                raise UnknownTopicError(f"there is no topic {name!r}: store.topics() lists what there is")
+            topic.log_id(number)  # raises UnknownPartitionError
+            value = encoder.value(offset, stamp, metadata, topic_id=topic.topic_id)
+            records.append((encoder.key(name, number), value))
+        return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
+
+    engine.decide(decide, waits=waits)
 
 
 def _info(engine: Engine, group_id: str) -> GroupInfo:

@@ -1,9 +1,8 @@
-"""Groups as AdminClient and consumers speak of them: Kafka's answers and errors for what `group_store` finds."""
+"""Groups as AdminClient and consumers speak of them: Kafka's answers and errors for what the store's are."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from kafkalite.compat.confluent_kafka import group_store
 from kafkalite.compat.confluent_kafka.admin_types import (
     ConsumerGroupDescription,
     ConsumerGroupListing,
@@ -12,7 +11,6 @@ from kafkalite.compat.confluent_kafka.admin_types import (
 )
 from kafkalite.compat.confluent_kafka.cluster import Cluster
 from kafkalite.compat.confluent_kafka.constants import OFFSET_INVALID
-from kafkalite.compat.confluent_kafka.group_store import Committed
 from kafkalite.compat.confluent_kafka.kafka_error import Code, failed
 from kafkalite.compat.confluent_kafka.metadata import GroupMember, GroupMetadata
 from kafkalite.compat.confluent_kafka.model import (
@@ -23,7 +21,16 @@ from kafkalite.compat.confluent_kafka.model import (
     answer,
 )
 from kafkalite.errors import GroupNotEmptyError, GroupNotFoundError
-from kafkalite.group_admin import GroupInfo, delete_group, describe_group, list_groups
+from kafkalite.group_admin import (
+    Committed,
+    GroupInfo,
+    commit_offsets,
+    committed_offsets,
+    delete_group,
+    describe_group,
+    list_groups,
+)
+from kafkalite.model import TopicPartition as Place
 
 
 def listed(
@@ -105,21 +112,21 @@ def deleted(cluster: Cluster, group_id: str) -> None:
 
 def fetched(cluster: Cluster, group_id: str, partitions: Sequence[TopicPartition] | None) -> list[TopicPartition]:
     """What a group has committed, for these partitions or all it has; `OFFSET_INVALID` where nothing."""
-    found = group_store.fetch(cluster.store, group_id)
+    found = committed_offsets(cluster.store, group_id)
     if partitions is None:
         return [TopicPartition(*place, one.offset, one.metadata or None) for place, one in sorted(found.items())]
     answers = []
     for asked in partitions:
-        one = found.get((asked.topic, asked.partition), Committed(OFFSET_INVALID, ""))
+        one = found.get(Place(asked.topic, asked.partition), Committed(OFFSET_INVALID))
         answers.append(answer(asked, one.offset, None, one.metadata or None))
     return answers
 
 
 def committed(cluster: Cluster, group_id: str, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
     """Commit offsets for a group without members; raises `KafkaException` (`UNKNOWN_MEMBER_ID`) for one with some."""
-    wanted = {(one.topic, one.partition): Committed(one.offset, one.metadata or "") for one in partitions}
+    wanted = {Place(one.topic, one.partition): Committed(one.offset, one.metadata or "") for one in partitions}
     try:
-        group_store.commit(cluster.store, group_id, wanted)
+        commit_offsets(cluster.store, group_id, wanted)
     except GroupNotEmptyError as error:
         raise failed(Code.UNKNOWN_MEMBER_ID, f"Commit failed: {error}") from error
     return [answer(one, one.offset, None, one.metadata) for one in partitions]
