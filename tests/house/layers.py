@@ -119,7 +119,6 @@ LIBRARIES: Final = {
         "lmdb": "the index",
         "msgpack": "rows of the index, records of the internal logs",
     },
-    "compat": {"lmdb": "is handed the index's transaction"},
     "serde": {"msgspec": "typed JSON and MessagePack, imported when a typed topic is first used"},
     "cli": {
         "rich_click": "the command line (extra `cli`)",
