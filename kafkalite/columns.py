@@ -27,6 +27,10 @@ JOINED_VALUES: Final = 4096
 """Up to so many values their bytes are counted by joining them: half the time, for a copy that is thrown away."""
 INT64_LIMIT: Final = 2**63
 
+_wall_ns = clock.wall_ns
+_Plan = tuple[dict[str, Any], int, int, int | None]
+"""The settings that were looked at, `max_message_bytes`, a batch's attributes, and its codec if the topic has one."""
+
 
 def header_tuple(headers: Headers) -> HeaderTuple:
     """Headers as stored; raises `SerializationError` unless they are pairs of str and bytes or None."""
@@ -89,6 +93,15 @@ class TopicEncoder(Generic[K, V]):
         self._value = value
         self.partitions = KeyPartitions(state.partition_count)
         self._turn = 0
+        self._plan: _Plan = self._planned()
+
+    def _planned(self) -> _Plan:
+        """What the topic's settings mean for a batch, kept until they are others."""
+        settings = self.state.settings
+        attributes = LOG_APPEND_TIME if settings["message_timestamp_type"] == "LogAppendTime" else 0
+        codec = None if settings["compression_type"] == "producer" else compression.CODECS[settings["compression_type"]]
+        self._plan = (settings, settings["max_message_bytes"], attributes, codec)
+        return self._plan
 
     def partition_of(self, key: bytes) -> int:
         """The partition that Kafka's default partitioner gives the key."""
@@ -115,9 +128,13 @@ class TopicEncoder(Generic[K, V]):
     ) -> tuple[int, SealedBatch]:
         """A batch of one, and its partition."""
         state = self.state
+        settings, most, attributes, codec = self._plan
+        if settings is not state.settings:
+            settings, most, attributes, codec = self._planned()
         if expected is not None:
             self._check_expected(expected, partition)
-        raw = self.serialize_value(value)
+        is_plain = value.__class__ is bytes and self.takes_bytes
+        raw: Any = value if is_plain else self.serialize_value(value)
         size = len(raw) if raw else 0
         raw_key = pairs = None
         if key is not None:
@@ -126,18 +143,21 @@ class TopicEncoder(Generic[K, V]):
         if headers:
             pairs = header_tuple(headers)
             size += header_size(pairs)
-        if size > state.settings["max_message_bytes"]:
+        if size > most:
             raise too_large(state, size)
-        if partition is None:
-            partition = self._choose(raw_key)
-        else:
+        if partition is not None:
             state.log_id(partition)
-        timestamp = clock.now_ms() if timestamp_ms is None else check_timestamp(timestamp_ms)
-        keys = None if key is None else (raw_key,)
-        return partition, self.seal((raw,), keys, timestamp, None, None if pairs is None else (pairs,))
-
-    def _choose(self, key: bytes | None) -> int:
-        return self.next_turn() if key is None else self.partition_of(key)
+        elif raw_key is not None:
+            partition = self.partition_of(raw_key)
+        else:
+            partition = self.next_turn()
+        if timestamp_ms is None:
+            timestamp_ms = _wall_ns() // 1_000_000
+        else:
+            check_timestamp(timestamp_ms)
+            if attributes:
+                timestamp_ms = clock.now_ms()
+        return partition, native.encode_one(raw, raw_key, timestamp_ms, pairs, attributes, codec or compression.NONE)
 
     def _check_expected(self, expected: Any, partition: int | None) -> None:
         if type(expected) is not int or expected < 0:
@@ -159,19 +179,18 @@ class TopicEncoder(Generic[K, V]):
         base_sequence: int = -1,
     ) -> SealedBatch:
         """Seal columns under the topic's settings: its compression and its kind of timestamp."""
-        settings = self.state.settings
-        attributes = 0
-        if settings["message_timestamp_type"] == "LogAppendTime":
-            attributes, base_timestamp, deltas = LOG_APPEND_TIME, clock.now_ms(), None
-        if settings["compression_type"] != "producer":
-            codec = compression.CODECS[settings["compression_type"]]
+        settings, _, attributes, forced = self._plan
+        if settings is not self.state.settings:
+            _, _, attributes, forced = self._planned()
+        if attributes:
+            base_timestamp, deltas = clock.now_ms(), None
         return native.encode(
             values,
             keys=keys,
             base_timestamp=base_timestamp,
             timestamp_deltas=deltas,
             headers=headers,
-            codec=codec,
+            codec=codec if forced is None else forced,
             attributes=attributes,
             producer_id=producer_id,
             producer_epoch=producer_epoch,
@@ -190,16 +209,40 @@ class TopicEncoder(Generic[K, V]):
         """Batches of at most about 1 MiB, with their partitions, in the order of the records."""
         if expected is not None:
             self._check_expected(expected, partition)
+        if partition is not None:
+            self.state.log_id(partition)
+        elif self.state.partition_count == 1:
+            partition = 0
+        if keys is None and headers is None and timestamps_ms is None and partition is not None:
+            values = values if isinstance(values, list | tuple) else list(values)
+            batch = self._plain_bytes(values)
+            if batch is not None:
+                return [(partition, batch)]
         columns = self.columns(values, keys, headers, timestamps_ms)
         if not columns.values:
             return []
-        if partition is not None:
-            self.state.log_id(partition)
         return [
             (number, self.seal(*some.sealable()))
             for number, part in self.by_partition(columns, partition)
             for some in part.split(BATCH_BYTES)
         ]
+
+    def _plain_bytes(self, values: Sequence[Any]) -> SealedBatch | None:
+        """Values that are bytes, and no more than go into one batch, sealed; None for any others.
+
+        The column is checked by the calls that copy it, without a look at each type: `join` takes nothing but
+        buffers, and of these msgpack takes bytes, bytearray and memoryview.
+        """
+        count = len(values)
+        if not (self.takes_bytes and 0 < count <= JOINED_VALUES and type(values[0]) is bytes):
+            return None
+        most = min(self.state.settings["max_message_bytes"], BATCH_BYTES)
+        if len(values[0]) * count > most:  # most likely too many, and not to be copied to find out
+            return None
+        try:
+            return self.seal(values, None, clock.now_ms(), None, None) if len(b"".join(values)) <= most else None
+        except TypeError:
+            return None
 
     def columns(
         self,

@@ -4,9 +4,10 @@ A `Delivery` is two words: the batch its record is in, and a token that marks th
 to a record happens to its batch: committed with all others in it, or failed with them.
 """
 
+import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 
 from kafkalite import disk
@@ -43,9 +44,10 @@ class Delivery(Generic[T]):
 
     __slots__ = ("_pending", "_token")
 
-    def __init__(self, pending: Pending, token: Any) -> None:
-        self._pending = pending
-        self._token = token
+    _pending: Pending
+    _token: Any
+
+    # Its two words are set by who makes it, `send` itself or `delivery_of`: calling an `__init__` costs more than both.
 
     def __repr__(self) -> str:
         return f"<Delivery, {'done' if self._pending.is_done else 'pending'}>"
@@ -87,8 +89,19 @@ class Delivery(Generic[T]):
         self._pending.when_done(call)
 
 
+def delivery_of(pending: Pending, token: Any = None) -> Delivery[Any]:
+    """The outcome of what `token` marks, or of all."""
+    delivery: Delivery[Any] = Delivery()
+    delivery._pending = pending  # noqa: SLF001  (in place of an __init__)
+    delivery._token = token  # noqa: SLF001  (likewise)
+    return delivery
+
+
+tokens: Iterator[int] = itertools.count()
+"""What marks a record in its batch: a number of its own in this process, taken with `next`."""
+
 ROW: Final = 5
-"""Entries of a record in `PendingBatch.rows`: value, key, timestamp, headers, and a token, its own `object()`."""
+"""Entries of a record in `PendingBatch.rows`: value, key, timestamp, headers, and a token."""
 
 Deliver = Callable[["PendingBatch", Deadline], None]
 """A producer's: commit a batch now; return when it is done or the deadline passes."""

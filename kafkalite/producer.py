@@ -18,7 +18,7 @@ from kafkalite import clock
 from kafkalite.clock import Deadline
 from kafkalite.columns import TopicEncoder, check_timestamp, header_size, header_tuple, too_large
 from kafkalite.commit_queue import RETRY_SECONDS, CommitQueue
-from kafkalite.delivery import Delivery, PendingBatch, PendingGroup
+from kafkalite.delivery import Delivery, PendingBatch, PendingGroup, delivery_of, tokens
 from kafkalite.errors import (
     ClosedError,
     ConfigError,
@@ -194,7 +194,7 @@ class Producer:
             self._check_size(lane, size, pairs)
         if partition is not None:
             lane.buffer.topic.log_id(partition)
-        token = object()
+        token = next(tokens)
         while True:
             chosen = partition
             if chosen is None:
@@ -212,11 +212,14 @@ class Producer:
             rows += (value, key, now, pairs, token)  # one atomic call: nothing that runs Python in it
             if not batch.is_sealed or self._was_counted(batch, token):
                 break
-        batch.size += size
-        if batch.size >= self._full_at:
+        batch.size = size = batch.size + size
+        if size >= self._full_at:
             self._seal(lane.buffer, batch)
             self._make_room()
-        return Delivery(batch, token)
+        delivery: Delivery[RecordMetadata] = Delivery()
+        delivery._pending = batch
+        delivery._token = token
+        return delivery
 
     def _lane(self, topic: object) -> _Lane:
         """The lane of a topic handle or name, made when it is first used."""
@@ -352,7 +355,7 @@ class Producer:
                 break
             batches += self._send_columns(handle._encoder, buffer, taken, partition)
             self._make_room()
-        return Delivery(PendingGroup(batches), None)
+        return delivery_of(PendingGroup(batches))
 
     def _send_columns(
         self, encoder: TopicEncoder[Any, Any], buffer: _Buffer, taken: Sequence[list[Any] | None], partition: int | None

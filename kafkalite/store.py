@@ -161,8 +161,8 @@ class Store:
 
     def _use_to_write(self) -> None:
         """Raise `ClosedError` unless the store is open, `StorePermissionError` when it was opened for reading."""
-        self._use()
-        if self._read_only:
+        if self._closed or self._read_only:
+            self._use()
             raise StorePermissionError(
                 f"the store {self.path} was opened with read_only=True: open it without to write"
             )

@@ -16,7 +16,7 @@ from kafkalite.model import Headers, Position, Record, RecordMetadata, Until
 from kafkalite.serde import BatchSerde
 from kafkalite.storage import reader
 from kafkalite.storage.catalogue import TopicState
-from kafkalite.storage.commit import Append
+from kafkalite.storage.commit import Append, Operation
 
 if TYPE_CHECKING:
     from kafkalite.store import Store
@@ -83,7 +83,8 @@ class Topic(Generic[K, V]):
         self._store._use_to_write()
         partition, batch = self._encoder.one(value, key, partition, headers, timestamp_ms, expected_end_offset)
         state = self._state
-        done = self._engine.append((_new(Append, (state.log_ids[partition], batch, state, expected_end_offset)),))
+        append = _new(Append, (state.log_ids[partition], batch, state, expected_end_offset))
+        done = self._engine.commit(Operation((append,)))
         return _new(RecordMetadata, (self.name, partition, done.offsets[0], batch[7]))
 
     def append_many(

@@ -32,7 +32,7 @@ from kafkalite.columns import RawColumns, TopicEncoder, check_timestamp, header_
 from kafkalite.coordinator import transaction as core
 from kafkalite.coordinator.records import MAX_KEY_SIZE, TransactionLog, decode
 from kafkalite.coordinator.transaction import Claim, State, TransactionalId, Whole
-from kafkalite.delivery import ROW, Delivery, PendingBatch, PendingGroup
+from kafkalite.delivery import ROW, Delivery, PendingBatch, PendingGroup, delivery_of, tokens
 from kafkalite.errors import (
     ConfigError,
     CorruptRecordError,
@@ -362,11 +362,11 @@ class Transaction:
                 partition = self._batches.choose(encoder, raw_key) if expected_end_offset is None else 0
             state.log_id(partition)
             batch = self._batches.open(encoder, partition, expected_end_offset)
-            token = object()
+            token = next(tokens)
             batch.has_headers = batch.has_headers or bool(pairs)
             batch.rows += (raw, raw_key, stamp, pairs, token)
             self._batches.grown(batch, size)
-        return Delivery(batch, token)
+        return delivery_of(batch, token)
 
     @overload
     def send_many(
@@ -417,7 +417,7 @@ class Transaction:
             parts = encoder.by_partition(columns, partition) if columns.values else []
             batches = sum(len(part.split(self._batches._full_at)) for _, part in parts)
             self._check_room(size + batches * MOST_OVERHEAD)
-            return Delivery(PendingGroup(self._batches.add(encoder, parts, expected_end_offset, size)), None)
+            return delivery_of(PendingGroup(self._batches.add(encoder, parts, expected_end_offset, size)))
 
     def _encoder(self, topic: Any) -> TopicEncoder[Any, Any]:
         self._refuse_over()

@@ -1,6 +1,7 @@
 """Columns: what a record may be, from `append`, `append_many`, `send` and `send_many` alike. In each layout."""
 
 import random
+from array import array
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,6 +116,39 @@ def test_a_record_of_many_mebibytes_gets_through_where_the_topic_allows_it(store
     put(store, topic, b"after")
     assert [len(record.value) for record in topic.read()] == [8 * MIB, 5]
     assert only(topic.read(0, start=0, until=1)).value == value
+
+
+@pytest.mark.parametrize(
+    ("others", "stored"),
+    [
+        ([b"second"], [b"second"]),
+        ([None, b""], [None, b""]),
+        ([bytearray(b"copied"), memoryview(b"seen")], [b"copied", b"seen"]),
+        ([memoryview(b"ab")[::-1]], [b"ba"]),
+    ],
+)
+def test_a_column_that_begins_with_bytes_may_go_on_with_what_is_like_them(
+    store: Store, others: list[Any], stored: list[Any]
+) -> None:
+    topic = store.topic("t")
+    assert topic.append_many([b"first", *others]) == {0: range(1 + len(others))}
+    assert [record.value for record in topic.read()] == [b"first", *stored]
+
+
+@pytest.mark.parametrize("value", ["text", 5, 1.5, [b"x"], array("B", b"x"), {"a": 1}, True])
+def test_a_column_that_begins_with_bytes_takes_nothing_else(store: Store, value: Any) -> None:
+    topic = store.topic("t")
+    with pytest.raises(SerializationError, match="bytes"):
+        topic.append_many([b"first", value])
+    assert topic.end_offsets() == {0: 0}
+
+
+def test_a_column_of_bytes_longer_than_a_batch_is_split_into_several(store: Store) -> None:
+    topic = store.topic("t", max_message_bytes=2 * MIB)
+    values = [b"", bytes(700_000), bytes(700_000)]
+    assert topic.append_many(values) == {0: range(3)}
+    assert [len(batch) for batch in topic.batches()] == [2, 1]
+    assert [record.value for record in topic.read()] == values
 
 
 @pytest.mark.parametrize("count", [99_999, 100_000, 100_001])

@@ -26,7 +26,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from kafkalite.errors import CorruptRecordError
-from kafkalite.records.checksum import MASK32, batch_digest, crc32c
+from kafkalite.records.checksum import MASK32, batch_digest, crc32c, hash64
 
 PREFIX: Final = Struct(">qiibI")
 FIELDS: Final = Struct(">hiqqqhii")
@@ -147,6 +147,15 @@ def seal(
     return _new(SealedBatch, (
         magic, checksum, fields, payload, digest, count, delta, max_timestamp,
         producer_id, producer_epoch, base_sequence,
+    ))  # fmt: skip
+
+
+def seal_one(payload: bytes, timestamp: int, attributes: int) -> SealedBatch:
+    """`seal` for a native batch of one without a producer: fewer arguments and calls, the same bytes."""
+    fields = _pack_fields(attributes, 0, timestamp, timestamp, NO_PRODUCER, -1, -1, 1)
+    digest = hash64(payload, hash64(fields))
+    return _new(SealedBatch, (
+        MAGIC_NATIVE, digest & MASK32, fields, payload, digest, 1, 0, timestamp, NO_PRODUCER, -1, -1,
     ))  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import msgpack
 
 from kafkalite.errors import CorruptRecordError, SerializationError
 from kafkalite.records import compression
-from kafkalite.records.envelope import LOG_APPEND_TIME, Envelope, SealedBatch, seal
+from kafkalite.records.envelope import LOG_APPEND_TIME, Envelope, SealedBatch, seal, seal_one
 
 HeaderTuple = tuple[tuple[str, bytes | None], ...]
 NO_HEADERS: Final[HeaderTuple] = ()
@@ -71,13 +71,37 @@ def encode(
     try:
         payload = _pack((values, keys, timestamp_deltas, headers, offset_deltas))
     except UnicodeEncodeError as error:
-        raise SerializationError(f"a header's name cannot be written as UTF-8: {error}") from error
+        raise _no_text(error) from error
     if codec:
         payload = compression.compress(codec, payload)
     return seal(
         payload, len(values), base_timestamp, base_timestamp + latest, attributes | codec, last_offset_delta,
         producer_id, producer_epoch, base_sequence,
     )  # fmt: skip
+
+
+def encode_one(
+    value: bytes | None,
+    key: bytes | None,
+    timestamp: int,
+    headers: HeaderTuple | None,
+    attributes: int,
+    codec: int,
+) -> SealedBatch:
+    """`encode` for a batch of one without a producer, at half the cost: the same bytes."""
+    try:
+        payload = _pack(
+            ((value,), None if key is None else (key,), None, None if headers is None else (headers,), None)
+        )
+    except UnicodeEncodeError as error:
+        raise _no_text(error) from error
+    if codec:
+        payload = compression.compress(codec, payload)
+    return seal_one(payload, timestamp, attributes | codec)
+
+
+def _no_text(error: UnicodeEncodeError) -> SerializationError:
+    return SerializationError(f"a header's name cannot be written as UTF-8: {error}")
 
 
 def decode(envelope: Envelope, payload: bytes | memoryview) -> Columns:

@@ -41,7 +41,6 @@ SHORTEST_PAUSE: Final = 50e-6
 GRACE_AFTER_INTERRUPT: Final = 1.0
 NOT_FAILED, FAILED = 0, 1
 LOOKS_PER_TRY: Final = 4
-_new: Callable[[type[Positions], tuple[int, ...]], Positions] = tuple.__new__
 
 
 class Flusher:
@@ -53,6 +52,7 @@ class Flusher:
         self._index = environment
         self._journal = journal
         self._locks = locks
+        self._write = locks.write
         self._page = page
         self._mark_failed = mark_failed
         self._last = 200e-6
@@ -133,7 +133,7 @@ class Flusher:
     def _lead(self, end: int, deadline: Deadline) -> None:
         """One flush, holding FLUSH, unless `end` was durable by then."""
         started = clock.monotonic()
-        noted = self._change(deadline, lambda now: now if _is_durable(now, end) else _note(now))
+        noted = self._change(deadline, _noted, end)
         if _is_durable(noted, end):
             return
         try:
@@ -141,33 +141,34 @@ class Flusher:
                 self._journal.write_again(noted.durable, noted.tail)
             self._journal.flush(noted.durable, noted.tail)
         except OSError as error:
-            self._change(deadline, lambda now: now._replace(flush_failed=FAILED))
+            self._change(deadline, _failed, FAILED)
             raise StoreFailedError(
                 f"the disk could not be flushed ({error}): what was appended since the last good flush may be lost; "
                 "mend the disk and try again, the store then mends itself"
             ) from error
         except CorruptRecordError as error:
-            self._change(deadline, lambda now: now._replace(flush_failed=FAILED_FOR_GOOD))
+            self._change(deadline, _failed, FAILED_FOR_GOOD)
             self._mark_failed()
             raise flush_failed(self._index.positions()) from error
         disk.step("flushed")
-        tail, took = noted.tail, clock.monotonic() - started
-        self._change(deadline, lambda now: _published(now, tail, int(took * 1e6)))
-        self._page.set_published(tail)
+        took = clock.monotonic() - started
+        self._change(deadline, _published, noted.tail, int(took * 1e6))
+        self._page.set_published(noted.tail)
         self._last = 0.8 * self._last + 0.2 * took
 
-    def _change(self, deadline: Deadline, change: Callable[[Positions], Positions]) -> Positions:
+    def _change(self, deadline: Deadline, change: Callable[..., tuple[int, ...]], *by: int) -> Positions:
         """Change the positions, in one transaction under WRITE; returns them as they were before."""
-        write = self._locks.write
-        if not is_free_within(write.threads, deadline.timeout()):
+        write, timeout = self._write, deadline.timeout()
+        if write.threads.locked() and not is_free_within(write.threads, timeout):
             raise StoreBusyError("another thread of this process is appending: allow more time")
         with write.threads:
             write.refuse_closed()
             try:
-                write.lock(deadline.timeout())
-                with self._index.begin(write=True) as transaction:
+                write.lock(timeout)
+                # To write; committed at the block's end, aborted by what leaves it.
+                with self._index.begin(None, None, True) as transaction:
                     before = index.read_positions(transaction)
-                    after = change(before)
+                    after = change(before, *by)
                     if after is not before:
                         index.write_positions(transaction, after)
                         disk.step("index commit")
@@ -185,16 +186,18 @@ def _is_durable(positions: Positions, end: int) -> bool:
     return positions.durable >= end and positions.published >= end
 
 
-def _note(now: Positions) -> Positions:
-    """A flush up to the tail begins."""
-    return _new(Positions, now[:4] + now[:1] + now[5:])
+def _noted(now: Positions, end: int) -> tuple[int, ...]:
+    """A flush up to the tail begins, unless `end` is durable."""
+    return now if _is_durable(now, end) else (*now[:4], now.tail, *now[5:])
 
 
-def _published(now: Positions, tail: int, took_us: int) -> Positions:
-    """A flush up to `tail` succeeded."""
-    return _new(
-        Positions,
-        (
-            *now[:2], max(now[2], tail), max(now[3], tail), 0, NOT_FAILED, *now[6:14], now[14] + 1, now[15] + took_us,
-        ),
+def _failed(now: Positions, how: int) -> tuple[int, ...]:
+    return now._replace(flush_failed=how)
+
+
+def _published(now: Positions, end: int, took_us: int) -> tuple[int, ...]:
+    """A flush up to `end` succeeded."""
+    tail, chain, durable, published, _, _, *rest, flushes, flush_us = now
+    return (
+        tail, chain, max(durable, end), max(published, end), 0, NOT_FAILED, *rest, flushes + 1, flush_us + took_us,
     )  # fmt: skip

@@ -101,7 +101,8 @@ def encode_batch(
     position: int,
 ) -> tuple[bytes, int]:
     """A BATCH frame at `position` up to where the payload follows, and its chain."""
-    length = BATCH_HEADER_SIZE + len(batch.payload)
+    magic, checksum, fields, payload, digest, _, _, _, _, _, _ = batch  # half the cost of five attributes
+    length = BATCH_HEADER_SIZE + len(payload)
     covered = _pack_covered(
         MAGIC,
         BATCH,
@@ -114,13 +115,13 @@ def encode_batch(
         base_offset,
         length - LENGTH_FIELD_END,
         leader_epoch,
-        batch.magic,
-        batch.checksum,
-        batch.digest,
+        magic,
+        checksum,
+        digest,
         position,
     )
     chain = hash64(covered)
-    return covered[:_HEAD_END] + _pack_chain(chain) + covered[_HEAD_END:_PREFIX_END] + batch.fields, chain
+    return covered[:_HEAD_END] + _pack_chain(chain) + covered[_HEAD_END:_PREFIX_END] + fields, chain
 
 
 def encode_end(durable: int, previous: int, position: int) -> tuple[bytes, int]:

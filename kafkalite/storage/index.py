@@ -26,7 +26,7 @@ deleted unopened.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final, NamedTuple, cast
@@ -111,6 +111,7 @@ class BatchRow(NamedTuple):
     max_timestamp: int
 
 
+_new: Callable[[type[Positions], tuple[int, ...]], Positions] = tuple.__new__
 _unpack_positions = POSITIONS_ROW.unpack
 _pack_batch_key = BATCH_KEY.pack
 _unpack_batch_key = BATCH_KEY.unpack
@@ -225,10 +226,12 @@ def get(transaction: lmdb.Transaction, key: bytes) -> bytes | None:
 
 def read_positions(transaction: lmdb.Transaction) -> Positions:
     """Where the journal stands; every index in use has the row."""
-    return Positions._make(_unpack_positions(cast("bytes", transaction.get(POSITIONS))))
+    row: Any = transaction.get(POSITIONS)
+    return _new(Positions, _unpack_positions(row))
 
 
-def write_positions(transaction: lmdb.Transaction, positions: Positions) -> None:
+def write_positions(transaction: lmdb.Transaction, positions: tuple[int, ...]) -> None:
+    """Write all fields of `Positions`."""
     transaction.put(POSITIONS, POSITIONS_ROW.pack(*positions))
 
 

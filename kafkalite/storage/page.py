@@ -18,6 +18,7 @@ Made by the opener that is alone, who also empties `run/`.
 
 import contextlib
 import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
@@ -25,6 +26,7 @@ from typing import Final
 
 from kafkalite import disk
 
+LOCKS: Final = 7
 SLOTS: Final = 1024
 GROUPS: Final = 1024
 HANDS: Final = 2048
@@ -42,7 +44,6 @@ _FLUSHING: Final = 136
 _EVERYTHING: Final = 2**64 - 1
 _ARMED: Final = 1024
 ARMED_MASK: Final = 0xFF
-_PID: Final = Struct("<I")
 _POSITION: Final = Struct("<Q")
 
 
@@ -61,6 +62,7 @@ class SharedPage:
                 disk.close(fd)
         self.armed = memoryview(self._map)[_ARMED : _ARMED + ARMED_MASK + 1]
         """By log id modulo 256: 1 while somebody sleeps, perhaps on that log."""
+        self._holders = memoryview(self._map)[_HOLDERS : _HOLDERS + 4 * LOCKS].cast("I")
         self.incarnations = self._words(_INCARNATIONS, SLOTS)
         self.stamps = self._words(_STAMPS, SLOTS)
         self.pids = memoryview(self._map)[_PIDS : _PIDS + 4 * SLOTS].cast("I")
@@ -73,13 +75,11 @@ class SharedPage:
 
     def holder_setter(self, lock: int) -> Callable[[], None]:
         """A call that notes this process as the one that took the lock last: made once, called often."""
-        at = _HOLDERS + 4 * lock
-        return functools.partial(self._map.__setitem__, slice(at, at + 4), _PID.pack(disk.process_id()))
+        return functools.partial(operator.setitem, self._holders, lock, disk.process_id())
 
     def holder(self, lock: int) -> int:
         """Pid of the process that took the lock last; 0 if none has."""
-        pid: int = _PID.unpack_from(self._map, _HOLDERS + 4 * lock)[0]
-        return pid
+        return self._holders[lock]
 
     def set_published(self, position: int) -> None:
         """Note how far `published` was raised."""
@@ -126,7 +126,7 @@ class SharedPage:
 
     def close(self) -> None:
         """Let go of the map."""
-        for view in (self.armed, self.incarnations, self.stamps, self.pids, self.epochs, self.hands):
+        for view in (self._holders, self.armed, self.incarnations, self.stamps, self.pids, self.epochs, self.hands):
             view.release()
         if isinstance(self._map, disk.Map):
             with contextlib.suppress(BufferError):  # a member that was never left still sees it: it goes with that

@@ -251,3 +251,25 @@ def test_a_count_or_length_beyond_the_payload_takes_little_memory(magic: int, co
         assert tracemalloc.get_traced_memory()[1] < 128 * MIB
     finally:
         tracemalloc.stop()
+
+
+@given(
+    value=contents,
+    key=contents,
+    headers=st.none() | header_tuples,
+    timestamp=st.integers(0, 2**62),
+    codec=st.sampled_from([compression.NONE, compression.ZSTD]),
+    attributes=st.sampled_from([0, LOG_APPEND_TIME]),
+)
+@unhurried
+def test_a_batch_of_one_has_the_same_bytes_either_way(
+    value: Any, key: Any, headers: Any, timestamp: int, codec: int, attributes: int
+) -> None:
+    assert native.encode_one(value, key, timestamp, headers, attributes, codec) == native.encode(
+        (value,),
+        keys=None if key is None else (key,),
+        base_timestamp=timestamp,
+        headers=None if headers is None else (headers,),
+        codec=codec,
+        attributes=attributes,
+    )

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -75,26 +76,37 @@ def test_a_group_is_one_transaction_and_one_write(engine: Engine) -> None:
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 100, 5000])
 @pytest.mark.parametrize("expected_end", [None, 1])
 def test_the_short_way_of_a_lone_batch_gives_the_same_bytes_and_rows_as_the_long_one(
-    engine: Engine, size: int, expected_end: int | None
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, size: int, expected_end: int | None
 ) -> None:
     engine.commit(append(b"so that the log's end is remembered"))
     committer = engine.committer
     given = [Append(LOG, batch(bytes(size)), None, expected_end)]
-    ways = [committer._add_alone, lambda group, one: committer._build(None, group, [one])]  # type: ignore[arg-type]
+    written: list[tuple[int, bytes, int]] = []
+    monkeypatch.setattr(
+        committer._journal, "write", lambda at, buffers, size: written.append((at, b"".join(buffers), size))
+    )
+
+    def long_way(transaction: Any, group: Any, one: Operation) -> bool:
+        count = committer._build(transaction, group, [one])
+        committer._put(transaction, group)
+        return count == 1
+
     outcomes: list[Any] = []
-    for way in ways:
+    for way in (committer._append_alone, long_way):
         committer._forget()
         with engine.index.snapshot() as transaction:
             committer._look(transaction)
             committer._ends[LOG] = index.log_end(transaction, LOG)
-        operation, group = Operation(given), committer._group
-        assert way(group, operation)
+        operation, group, rows = Operation(given), committer._group, Mock()
+        assert way(rows, group, operation)
         outcomes.append(
-            (b"".join(group.buffers), list(group.rows), group.position, group.chain, committer._ends[LOG],
+            (rows.put.call_args_list, group.position, group.chain, committer._ends[LOG],
              operation.offsets, operation.end, operation.error)
         )  # fmt: skip
     committer._forget()
     assert outcomes[0] == outcomes[1]
+    assert written[0] == written[1]
+    monkeypatch.undo()
     assert engine.commit(append(b"next")).offsets == [1]
 
 
