@@ -83,6 +83,7 @@ FLOORS: Final = (
             "share_records",
             "share_state",
             "transaction",
+            "transactional_id",
             "worker",
             "workers",
             "group_admin",
