@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import kafkalite
 from kafkalite.compat.confluent_kafka.admin_types import (
     ConsumerGroupDescription,
     ConsumerGroupListing,
@@ -30,7 +31,6 @@ from kafkalite.group_admin import (
     describe_group,
     list_groups,
 )
-from kafkalite.model import TopicPartition as Place
 
 
 def listed(
@@ -117,14 +117,17 @@ def fetched(cluster: Cluster, group_id: str, partitions: Sequence[TopicPartition
         return [TopicPartition(*place, one.offset, one.metadata or None) for place, one in sorted(found.items())]
     answers = []
     for asked in partitions:
-        one = found.get(Place(asked.topic, asked.partition), Committed(OFFSET_INVALID))
+        one = found.get(kafkalite.TopicPartition(asked.topic, asked.partition), Committed(OFFSET_INVALID))
         answers.append(answer(asked, one.offset, None, one.metadata or None))
     return answers
 
 
 def committed(cluster: Cluster, group_id: str, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
     """Commit offsets for a group without members; raises `KafkaException` (`UNKNOWN_MEMBER_ID`) for one with some."""
-    wanted = {Place(one.topic, one.partition): Committed(one.offset, one.metadata or "") for one in partitions}
+    wanted = {
+        kafkalite.TopicPartition(one.topic, one.partition): Committed(one.offset, one.metadata or "")
+        for one in partitions
+    }
     try:
         commit_offsets(cluster.store, group_id, wanted)
     except GroupNotEmptyError as error:
