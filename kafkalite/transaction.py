@@ -5,10 +5,11 @@ offsets behind what the group handed out (`__consumer_offsets`), and of the stat
 (`__transaction_state`). So there are no markers and nothing to await: the transactional bit of the batches is clear,
 and no reader ever sees a part.
 
-    OPEN  --commit-->  COMMITTED                      the block's end
+    OPEN  --commit-->  COMMITTED                      the block's end, `commit()`
           --abort--->  ABORTED                        an exception, `abort()`, or the producer or store was closed
           --commit-->  ABORTED                        the commit failed, and nothing was written
           --commit-->  UNKNOWN                        it was appended, and cannot be said to be on the disk
+          --commit-->  OPEN                            `commit()` was not let in within the time it was given
 
 Whatever does not end in COMMITTED rewinds the group to what the store says is committed.
 
@@ -36,10 +37,12 @@ from kafkalite.errors import (
     KafkaliteError,
     OutcomeUnknownError,
     RecordTooLargeError,
+    StoreBusyError,
     TransactionStateError,
     noted_on,
 )
-from kafkalite.model import Headers, Raw, RecordMetadata
+from kafkalite.group_admin import Committed
+from kafkalite.model import GroupMetadata, Headers, Raw, RecordMetadata, TopicPartition
 from kafkalite.records import compression
 from kafkalite.records.envelope import MAX_BATCH_RECORDS
 from kafkalite.records.native import HeaderTuple
@@ -134,15 +137,17 @@ class _Batches:
         return batch
 
     def appends(self, codec: int) -> list[Append]:
-        """All of it, sealed."""
-        found: list[Append] = []
+        """All of it, sealed; once more, it is what it was, and what was sent since."""
+        self._open.clear()
+        self._sticky.clear()
         for batch, encoder, expected in self.all:
+            if batch.is_sealed:
+                continue
             batch.seal(batch.columns)
             if batch.count:
                 sealed = encoder.seal(*batch.sealed_columns().sealable(), codec=codec)
                 batch.append = Append(batch.topic.log_ids[batch.partition], sealed, batch.topic, expected)
-                found.append(batch.append)
-        return found
+        return [batch.append for batch, _, _ in self.all if batch.append is not None]
 
     def settle(self, offsets: Iterable[int], error: BaseException | None) -> None:
         """Tell the deliveries."""
@@ -174,6 +179,7 @@ class Transaction:
         self._identity = identity
         self._owner = owner
         self._member: Membership | None = None
+        self._sent_offsets = group_transaction.SentOffsets(engine)
         self._codec = compression.CODECS[settings["compression_type"]]
         self._max_block: float = settings["max_block_ms"] / 1000
         self._incarnation = engine.incarnation
@@ -196,7 +202,7 @@ class Transaction:
             if self._group is not None and self._group._engine is not self._engine:
                 raise ConfigError(f"group {self._group.group_id!r} is of another store: a transaction is of one store")
             if self._identity is not None:
-                self._identity.claim()
+                self._identity.claim(self._max_block)
             self._most = self._engine.settings()["max_commit_bytes"]
             if self._owner is not None:
                 self._owner._begin_transaction(self)
@@ -216,7 +222,7 @@ class Transaction:
             if error is not None:
                 self._end_after(error)
             elif self._phase is Phase.OPEN:
-                self._commit()
+                self._commit(self._max_block, may_try_again=False)
             elif self._why:
                 raise TransactionStateError(f"nothing was committed: {self._why}")
 
@@ -343,6 +349,25 @@ class Transaction:
             self._check_room(size + batches * MOST_OVERHEAD)
             return Delivery(PendingGroup(self._batches.add(encoder, parts, expected_end_offset, size)), None)
 
+    def send_offsets(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        group: GroupMetadata,
+        *,
+        metadata: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
+        """Commit *next* offsets of a consumer with the transaction: Kafka's `sendOffsetsToTransaction` (KIP-447).
+
+        For a consumer that is not the transaction's `group`, whose offsets need no sending. `metadata` is kept beside
+        the offsets. Raises `FencedMemberError`, here or at the commit, when the member is gone or has gone on to
+        another epoch (`StaleMemberEpochError`); `UnknownTopicError`, `UnknownPartitionError`, `TransactionStateError`.
+        """
+        with self._lock:
+            self._refuse_over()
+            said = metadata or {}
+            wanted = {place: Committed(offset, said.get(place, "")) for place, offset in offsets.items()}
+            self._sent_offsets.add(group, wanted)
+
     def _encoder(self, topic: Any) -> TopicEncoder[Any, Any]:
         self._refuse_over()
         found = self._encoders.get(topic)
@@ -380,6 +405,17 @@ class Transaction:
 
     # Ending
 
+    def commit(self, timeout: float | None = None) -> None:
+        """End the transaction, committing it; the block may be left then. Raises what leaving the block does.
+
+        After a `StoreBusyError`, when the store was not free within `timeout` seconds (None: max_block_ms), nothing has
+        happened, and it may be called again.
+        """
+        self._refuse_forked()
+        with self._lock:
+            self._refuse_over()
+            self._commit(self._max_block if timeout is None else timeout, may_try_again=True)
+
     def abort(self) -> None:
         """End the transaction, committing nothing; the block may be left then. Rewinds the group."""
         self._refuse_forked()
@@ -415,7 +451,7 @@ class Transaction:
         if self._owner is not None:
             self._owner._end_transaction()
 
-    def _commit(self) -> None:
+    def _commit(self, seconds: float, *, may_try_again: bool) -> None:
         handed_out: dict[int, int] = {}
         self._phase = Phase.COMMITTING
         operation = Operation()
@@ -424,9 +460,12 @@ class Transaction:
                 handed_out = group_transaction.handed_out(self._group, self._member)
             appends = self._batches.appends(self._codec)
             operation.decide = self._decision(appends, handed_out)
-            if appends or handed_out or self._identity is not None:
-                self._engine.commit(operation, self._max_block)
-        except BaseException as failure:  # noqa: BLE001  (raised there, unless it was committed all the same)
+            if appends or handed_out or self._sent_offsets or self._identity is not None:
+                self._engine.commit(operation, seconds)
+        except BaseException as failure:
+            if may_try_again and _is_untouched(operation, failure):
+                self._phase = Phase.OPEN
+                raise
             self._settle_failed(operation, failure, handed_out)
             return
         self._committed(operation, handed_out)
@@ -436,8 +475,10 @@ class Transaction:
             if self._is_withdrawn:
                 raise TransactionStateError("the transaction was withdrawn, since its commit took too long")
             found = list(appends)
+            records = self._sent_offsets.records(transaction)
             if offsets and self._member is not None:
-                records = self._member.offset_records(transaction, offsets)
+                records += self._member.offset_records(transaction, offsets)
+            if records:
                 found.append(Append(OFFSETS_LOG, internal.batch_of(records)))
             if self._identity is not None:
                 found.append(self._identity.committed(transaction))
@@ -489,6 +530,11 @@ class Transaction:
         except KafkaliteError:
             return False
         return True
+
+
+def _is_untouched(operation: Operation, failure: BaseException) -> bool:
+    """Whether a commit that failed was not let in, and nobody else has it in hand."""
+    return isinstance(failure, StoreBusyError) and failure.__cause__ is None and not operation.is_done
 
 
 def _headers_size(headers: Sequence[HeaderTuple] | None) -> int:

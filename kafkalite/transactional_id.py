@@ -37,8 +37,11 @@ class Identity:
     def _begin(self) -> None:
         self._lock = threading.Lock()
 
-    def claim(self) -> None:
-        """Become the one who may commit under this name, unless this handle was that before."""
+    def claim(self, timeout: float) -> None:
+        """Become the one who may commit under this name, unless this handle was that before.
+
+        Raises `StoreBusyError` when the store is not free within `timeout` seconds.
+        """
         with self._lock:
             if self._incarnation == self._engine.incarnation:
                 return
@@ -50,7 +53,7 @@ class Identity:
                 found[:] = [done.after]
                 return [_recorded(done.after)]
 
-            self._engine.decide(decide)
+            self._engine.decide(decide, timeout)
             self.producer_id, self.epoch = found[0].producer_id, found[0].epoch
             self._incarnation = self._engine.incarnation
 

@@ -115,12 +115,12 @@ LIBRARIES: Final = {
     "membership": {"lmdb": "is handed the index's transaction"},
     "members": {"lmdb": "is handed the index's transaction"},
     "group_admin": {"lmdb": "is handed the index's transaction"},
+    "group_transaction": {"lmdb": "is handed the index's transaction"},
     "worker": {"lmdb": "is handed the index's transaction"},
     "storage": {
         "lmdb": "the index",
         "msgpack": "rows of the index, records of the internal logs",
     },
-    "compat": {"lmdb": "is handed the index's transaction"},
     "serde": {"msgspec": "typed JSON and MessagePack, imported when a typed topic is first used"},
     "cli": {
         "rich_click": "the command line (extra `cli`)",
