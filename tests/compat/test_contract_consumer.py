@@ -78,7 +78,7 @@ def test_end_of_partition_is_told_when_asked_for(library: Library) -> None:
 
 
 def test_unknown_partition_is_told_as_a_message(library: Library) -> None:
-    consumer = library.consumer()
+    consumer = library.consumer(topic_metadata_propagation_max_ms=100)  # else a new topic is waited for, 30 seconds
     consumer.assign([library.ck.TopicPartition(library.topic(), 99)])
     assert consumer.poll(10).error() == library.ck.KafkaError.UNKNOWN_TOPIC_OR_PART
     consumer.close()
@@ -333,6 +333,18 @@ def test_on_assign_may_say_where_to_begin(library: Library) -> None:
 
     consumer.subscribe([topic], on_assign=begin_at_three)
     assert consumer.poll(20).offset() == 3
+    consumer.close()
+
+
+def test_metadata_that_a_member_commits_is_kept_beside_the_offset(library: Library) -> None:
+    topic = library.topic("0", "1")
+    here = [library.ck.TopicPartition(topic, 0, 1, "so far")]
+    consumer = library.consumer(enable_auto_commit=False)
+    consumer.subscribe([topic])
+    assert consumer.poll(20).value() == b"0"
+    consumer.commit(offsets=here, asynchronous=False)
+    (found,) = consumer.committed(here, timeout=10)
+    assert (found.offset, found.metadata) == (1, "so far")
     consumer.close()
 
 
