@@ -88,7 +88,8 @@ def apache_kafka(directory: Path, partitions: int) -> Iterator[str]:
         SETTINGS.format(port=port, controller=controller, data=directory / "data", partitions=partitions)
     )
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    _done("java", "-cp", classes, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(settings))
+    format_it = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(settings))
+    _done("java", "-cp", classes, *format_it)
     log = directory / "broker.log"
     with log.open("wb") as out:
         memory = ("-Xms256m", "-Xmx512m")

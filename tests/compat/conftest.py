@@ -12,6 +12,7 @@ skipped, and counted; with CI=true that is an error.
 import importlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.compat.broker import apache_kafka
 
 MOCK_PARTITIONS = 4
 """What the mock cluster gives every topic."""
+IN_PROCESS = ("kafkalite", "confluent-kafka", "kafkalite over confluent-kafka")
 APACHE_KAFKA = pytest.param("Apache Kafka", marks=[pytest.mark.long, pytest.mark.needs("java", "mvn")])
 
 _numbers = itertools.count()
@@ -66,6 +68,14 @@ class Library:
         )
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what a cluster does soon after it has answered."""
+    ends = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
 def real_module() -> Any:
     """confluent-kafka."""
     try:
@@ -94,6 +104,7 @@ def on_kafka(servers: str) -> Iterator[Library]:
 
         def make_topic(name: str) -> None:
             client.create_topics([admin.NewTopic(name, MOCK_PARTITIONS, 1)])[name].result(30)
+            until(lambda: name in client.list_topics(timeout=10).topics)
 
         yield Library("confluent_kafka", servers, make_topic)
 
@@ -122,7 +133,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield servers
 
 
-@pytest.fixture(scope="module", params=["kafkalite", "confluent-kafka", "kafkalite over confluent-kafka", APACHE_KAFKA])
+@pytest.fixture(scope="module", params=[*IN_PROCESS, APACHE_KAFKA])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
     """Each library in turn, with a cluster that the module's tests share."""
     yield from _library(request, tmp_path_factory)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.compat.conftest import MOCK_PARTITIONS, Library
+from tests.compat.conftest import IN_PROCESS, MOCK_PARTITIONS, Library
 from tests.compat.test_contract import error_of
 
 # Reading without a group
@@ -77,8 +77,9 @@ def test_end_of_partition_is_told_when_asked_for(library: Library) -> None:
     consumer.close()
 
 
+@pytest.mark.parametrize("library", IN_PROCESS, indirect=True)  # on Apache Kafka it is waited for, without a word
 def test_unknown_partition_is_told_as_a_message(library: Library) -> None:
-    consumer = library.consumer(topic_metadata_propagation_max_ms=100)  # else a new topic is waited for, 30 seconds
+    consumer = library.consumer()
     consumer.assign([library.ck.TopicPartition(library.topic(), 99)])
     assert consumer.poll(10).error() == library.ck.KafkaError.UNKNOWN_TOPIC_OR_PART
     consumer.close()

@@ -131,6 +131,7 @@ class Code:
     CONFLICT: Final = -173
     STATE: Final = -172
     NO_OFFSET: Final = -168
+    NOENT: Final = -156
     PURGE_QUEUE: Final = -152
     FATAL: Final = -150
     UNSUPPORTED_FEATURE: Final = -165
