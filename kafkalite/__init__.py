@@ -41,6 +41,7 @@ from kafkalite.errors import (
     RecordTooLargeError,
     SequenceError,
     SerializationError,
+    StaleMemberEpochError,
     StoreBusyError,
     StoreExistsError,
     StoreFailedError,
@@ -58,7 +59,7 @@ from kafkalite.errors import (
     WorkerError,
 )
 from kafkalite.iteration import RecordBatch
-from kafkalite.model import Record, RecordMetadata, TopicPartition
+from kafkalite.model import GroupMetadata, Record, RecordMetadata, TopicPartition
 from kafkalite.producer import Producer
 from kafkalite.serde import JSON, MSGPACK, Serde, json, optional
 from kafkalite.storage.backup import BackupReport
@@ -93,6 +94,7 @@ __all__ = [
     "ForkedError",
     "GroupInfo",
     "GroupMember",
+    "GroupMetadata",
     "GroupNotEmptyError",
     "GroupNotFoundError",
     "GroupPartition",
@@ -118,6 +120,7 @@ __all__ = [
     "SequenceError",
     "Serde",
     "SerializationError",
+    "StaleMemberEpochError",
     "ShareGroup",
     "ShareRecord",
     "Stats",

@@ -200,6 +200,13 @@ class FencedMemberError(KafkaliteError):
     fix = "Iterate again, which joins again; what was not committed is handed out again, to somebody."
 
 
+class StaleMemberEpochError(FencedMemberError):
+    """This member's group has gone on: what it commits is of an epoch that the member is not at any more."""
+
+    code = 113
+    fix = "Abort, iterate again, and do again what was not committed, with the group's metadata as it is then."
+
+
 class GroupNotFoundError(KafkaliteError, LookupError):
     """There is no consumer group of this name: it has neither members nor offsets."""
 

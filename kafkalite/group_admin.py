@@ -103,17 +103,18 @@ def group_lag(store: "Store", group_id: str) -> int:
     return _info(_engine(store), group_id).lag
 
 
-def alter_offsets(store: "Store", group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+def alter_offsets(store: "Store", group_id: str, offsets: Mapping[TopicPartition, int | Committed]) -> None:
     """Commit offsets, the *next* ones, for a group without members, which need not exist yet; one atomic commit.
 
-    Raises `GroupNotEmptyError`, `UnknownTopicError`, `UnknownPartitionError`, and `OffsetOutOfRangeError` for an offset
-    that lies outside of its partition.
+    `Committed` says something along with an offset. Raises `GroupNotEmptyError`, `UnknownTopicError`,
+    `UnknownPartitionError`, and `OffsetOutOfRangeError` for an offset that lies outside of its partition.
     """
     check_group_id(group_id)
     engine = _engine(store)
     remove_dead(engine)
-    _check_offsets(engine, offsets)
-    _commit(engine, group_id, {place: Committed(offset) for place, offset in offsets.items()}, waits=True)
+    wanted = {place: one if isinstance(one, Committed) else Committed(one) for place, one in offsets.items()}
+    _check_offsets(engine, wanted)
+    _commit(engine, group_id, wanted, waits=True)
 
 
 def committed_offsets(store: "Store", group_id: str) -> dict[TopicPartition, Committed]:
@@ -179,19 +180,27 @@ def remove_dead(engine: Engine) -> None:
 def _commit(engine: Engine, group_id: str, offsets: Mapping[TopicPartition, Committed], *, waits: bool) -> None:
     def decide(transaction: lmdb.Transaction) -> list[Append]:
         _refuse_members(engine, transaction, group_id)
-        encoder, topics = OffsetCommits(group_id), Topics(transaction, read_positions(transaction).catalogue)
-        stamp = clock.now_ms()
-        records: list[KeyedRecord] = []
-        for (name, number), (offset, metadata) in offsets.items():
-            topic = topics.named(name)
-            if topic is None:
-                raise UnknownTopicError(f"there is no topic {name!r}: store.topics() lists what there is")
-            topic.log_id(number)  # raises UnknownPartitionError
-            value = encoder.value(offset, stamp, metadata, topic_id=topic.topic_id)
-            records.append((encoder.key(name, number), value))
+        records = offset_records(transaction, group_id, offsets)
         return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
 
     engine.decide(decide, waits=waits)
+
+
+def offset_records(
+    transaction: lmdb.Transaction, group_id: str, offsets: Mapping[TopicPartition, Committed]
+) -> list[KeyedRecord]:
+    """The records that commit offsets, whoever does; raises `UnknownTopicError`, `UnknownPartitionError`."""
+    encoder, topics = OffsetCommits(group_id), Topics(transaction, read_positions(transaction).catalogue)
+    stamp = clock.now_ms()
+    records: list[KeyedRecord] = []
+    for (name, number), (offset, metadata) in offsets.items():
+        topic = topics.named(name)
+        if topic is None:
+            raise UnknownTopicError(f"there is no topic {name!r}: store.topics() lists what there is")
+        topic.log_id(number)  # raises UnknownPartitionError
+        value = encoder.value(offset, stamp, metadata, topic_id=topic.topic_id)
+        records.append((encoder.key(name, number), value))
+    return records
 
 
 def _info(engine: Engine, group_id: str) -> GroupInfo:
@@ -265,8 +274,8 @@ def _refuse_members(engine: Engine, transaction: lmdb.Transaction, group_id: str
         )
 
 
-def _check_offsets(engine: Engine, offsets: Mapping[TopicPartition, int]) -> None:
-    for (name, number), offset in offsets.items():
+def _check_offsets(engine: Engine, offsets: Mapping[TopicPartition, Committed]) -> None:
+    for (name, number), (offset, _) in offsets.items():
         state = engine.topic(name)
         state.log_id(number)
         first, end = reader.bounds(engine, state, [number])[number]

@@ -2,14 +2,28 @@
 
 While the transaction is open the member gives nothing up (`Membership.is_held`: it takes no notice of what the group
 decides), so that what it handed out is its own at the commit; unless it was fenced, and then the commit is refused.
+
+Offsets may also be sent to a transaction, for a consumer that is elsewhere (`SentOffsets`). Nothing holds that one
+back, so it is named with its epoch, and has to be at that epoch when the offsets are sent, and still at the commit:
+Kafka looks at the first moment only (KIP-447), and makes the next owner wait for the end of the transaction.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import lmdb
+
 from kafkalite.consumer_group import ConsumerGroup
-from kafkalite.errors import ConfigError, FencedMemberError, TransactionStateError
-from kafkalite.membership import Membership
+from kafkalite.coordinator.group import GroupError
+from kafkalite.coordinator.records import check_group_id
+from kafkalite.errors import ConfigError, FencedMemberError, StaleMemberEpochError, TransactionStateError
+from kafkalite.group_admin import Committed, offset_records
+from kafkalite.group_state import load
+from kafkalite.membership import Membership, check_offsets, refuse_share_group
+from kafkalite.model import GroupMetadata, TopicPartition
+from kafkalite.storage.engine import Engine
+from kafkalite.storage.index import read_positions
+from kafkalite.storage.internal import KeyedRecord
 
 Group = ConsumerGroup[Any, Any]
 
@@ -83,3 +97,48 @@ def rewind(group: Group, member: Membership) -> None:
             offset = member.committed(*member.owned[log_id])
             if offset is not None:
                 group._share.go_to(log_id, offset)
+
+
+class SentOffsets:
+    """Offsets that a transaction commits for consumers that are elsewhere."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._members: set[GroupMetadata] = set()
+        self._offsets: dict[str, dict[TopicPartition, Committed]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._offsets)
+
+    def add(self, group: GroupMetadata, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Commit these as well; later ones replace earlier ones. Raises what the commit would raise now."""
+        check_group_id(group.group_id)
+        check_offsets(one.offset for one in offsets.values())
+        with self._engine.snapshot() as (transaction, _):
+            self._refuse_stale(transaction, group)
+            offset_records(transaction, group.group_id, offsets)
+        if offsets:
+            self._members.add(group)
+            self._offsets[group.group_id] = self._offsets.get(group.group_id, {}) | dict(offsets)
+
+    def records(self, transaction: lmdb.Transaction) -> list[KeyedRecord]:
+        """The records that commit them; under WRITE. Raises `FencedMemberError`, `UnknownTopicError`."""
+        for group in self._members:
+            self._refuse_stale(transaction, group)
+        return [
+            record
+            for group_id, offsets in self._offsets.items()
+            for record in offset_records(transaction, group_id, offsets)
+        ]
+
+    def _refuse_stale(self, transaction: lmdb.Transaction, group: GroupMetadata) -> None:
+        """Raise `FencedMemberError` unless the member, if one is named, is what it says."""
+        refuse_share_group(transaction, group.group_id)
+        if (group.member_id, group.epoch) == ("", -1):
+            return
+        page, catalogue = self._engine.wakeup.page, read_positions(transaction).catalogue
+        try:
+            load(transaction, catalogue, group.group_id, page).group.refuse_stale(group.member_id, group.epoch)
+        except GroupError as error:
+            kind = StaleMemberEpochError if error.reason == "stale_member_epoch" else FencedMemberError
+            raise kind(f"{error}: nothing of the transaction was committed") from error

@@ -9,7 +9,7 @@ commit does not wait for a flush, since losing it means reading again.
 """
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import lmdb
@@ -310,9 +310,7 @@ class Membership:
         """Commit next offsets; raises `FencedMemberError`, committing nothing, unless all are this member's, and
         `ConfigError` for what is no offset.
         """
-        for offset in offsets.values():
-            if type(offset) is not int or not 0 <= offset < 2**63:
-                raise ConfigError(f"the offset {offset!r} is not valid: commit that of the next record, 0 or more")
+        check_offsets(offsets.values())
         self._commit(lambda: offsets, metadata)
 
     def commit_held(self) -> None:
@@ -356,13 +354,13 @@ class Membership:
         raw = internal.state(transaction, OFFSETS_LOG, self._key)
         if raw is not None and raw == self._valid and offsets.keys() <= self._valid_logs:
             return
-        record = decode(OFFSETS_LOG, self._key, raw) if raw is not None else None
-        if not isinstance(record, ConsumerGroupCurrentMemberAssignment):
+        found = self._as_recorded(raw, topics)
+        if found is None:
             raise FencedMemberError(
                 f"{self.member_id} is no longer a member of group {self.group_id!r}: its records are others' now; "
                 "iterating joins again"
             )
-        owned = topics.logs(record.assigned_partitions) | topics.logs(record.partitions_pending_revocation)
+        owned = found[1]
         foreign = sorted(offsets.keys() - owned)
         if foreign:
             names = [f"{topic.name}-{number}" for topic, number in filter(None, map(topics.owner, foreign))]
@@ -371,6 +369,21 @@ class Membership:
                 "nothing was committed"
             )
         self._valid, self._valid_logs = raw or b"", owned
+
+    def _as_recorded(self, raw: bytes | None, topics: Topics) -> tuple[int, Partitions] | None:
+        """The epoch at which the group has this member, and what it owns there; None when it is no member."""
+        record = decode(OFFSETS_LOG, self._key, raw) if raw is not None else None
+        if not isinstance(record, ConsumerGroupCurrentMemberAssignment):
+            return None
+        owned = topics.logs(record.assigned_partitions) | topics.logs(record.partitions_pending_revocation)
+        return record.member_epoch, owned
+
+    def current_epoch(self) -> int:
+        """The epoch that others' steps have brought this member to, as long as they left it all that it has."""
+        with self._engine.snapshot() as (transaction, positions):
+            raw = internal.state(transaction, OFFSETS_LOG, self._key)
+            found = self._as_recorded(raw, Topics(transaction, positions.catalogue))
+        return found[0] if found is not None and self.owned.keys() <= found[1] else self.epoch
 
     def _offset_records(
         self,
@@ -430,6 +443,13 @@ class Membership:
                 )
                 for name, member in loaded.group.members.items()
             }
+
+
+def check_offsets(offsets: Iterable[int]) -> None:
+    """Raise `ConfigError` unless they can be committed."""
+    for offset in offsets:
+        if type(offset) is not int or not 0 <= offset < 2**63:
+            raise ConfigError(f"the offset {offset!r} is not valid: commit that of the next record, 0 or more")
 
 
 def refuse_share_group(transaction: lmdb.Transaction, group_id: str) -> None:

@@ -37,6 +37,17 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class GroupMetadata(NamedTuple):
+    """Whose offsets a transaction commits: a group, and the member that read (KIP-447), by its id and its epoch.
+
+    Without a member, for a consumer that reads by itself, nobody is looked for in the group.
+    """
+
+    group_id: str
+    member_id: str = ""
+    epoch: int = -1
+
+
 class RecordMetadata(NamedTuple):
     """Where a record was committed, and the timestamp it bears."""
 

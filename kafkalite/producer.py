@@ -40,7 +40,8 @@ from kafkalite.topic import Topic
 
 if TYPE_CHECKING:
     from kafkalite.consumer_group import ConsumerGroup
-    from kafkalite.transaction import Identity, Transaction
+    from kafkalite.transaction import Transaction
+    from kafkalite.transactional_id import Identity
 
 K = TypeVar("K")
 V = TypeVar("V")

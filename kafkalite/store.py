@@ -41,7 +41,8 @@ if TYPE_CHECKING:  # groups are imported when the first one is made: half of wha
     from kafkalite.consumer_group import Callback, ConsumerGroup
     from kafkalite.group_admin import GroupInfo
     from kafkalite.share_group import ShareGroup
-    from kafkalite.transaction import Identity, Transaction
+    from kafkalite.transaction import Transaction
+    from kafkalite.transactional_id import Identity
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -286,18 +287,18 @@ class Store:
         self._use_to_write()
         found = resolve_producer(settings, config)
         name = found["transactional_id"]
-        identity = None if name is None else self._identity(name)
+        identity = None if name is None else self._identity(name, found["max_block_ms"] / 1000)
         producer = Producer(self._engine, self._known_topic, found, identity)
         self._made.add(producer)
         return producer
 
-    def _identity(self, transactional_id: str) -> "Identity":
+    def _identity(self, transactional_id: str, timeout: float) -> "Identity":
         """This handle's claim of a transactional id, made once."""
-        from kafkalite.transaction import Identity, check_transactional_id  # noqa: PLC0415  (as above)
+        from kafkalite.transactional_id import Identity, check_transactional_id  # noqa: PLC0415  (as above)
 
         check_transactional_id(transactional_id)
         identity = self._identities.setdefault(transactional_id, Identity(self._engine, transactional_id))
-        identity.claim()
+        identity.claim(timeout)
         return identity
 
     def transaction(self, group: "ConsumerGroup[Any, Any] | None" = None) -> "Transaction":

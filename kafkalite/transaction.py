@@ -5,10 +5,11 @@ offsets behind what the group handed out (`__consumer_offsets`), and of the stat
 (`__transaction_state`). So there are no markers and nothing to await: the transactional bit of the batches is clear,
 and no reader ever sees a part.
 
-    OPEN  --commit-->  COMMITTED                      the block's end
+    OPEN  --commit-->  COMMITTED                      the block's end, `commit()`
           --abort--->  ABORTED                        an exception, `abort()`, or the producer or store was closed
           --commit-->  ABORTED                        the commit failed, and nothing was written
           --commit-->  UNKNOWN                        it was appended, and cannot be said to be on the disk
+          --commit-->  OPEN                            `commit()` was not let in within the time it was given
 
 Whatever does not end in COMMITTED rewinds the group to what the store says is committed.
 
@@ -16,8 +17,8 @@ The batches bear no sequences. Sequences recognise what is sent again, and nothi
 it was appended (`Operation.is_done`). Where the wait was cut short while another thread had it in hand, it is taken
 back: its decision refuses from then on, and a commit of nothing behind it tells which came first (`_withdraw`).
 
-A *transactional id* is claimed by a store handle, with an epoch (`coordinator.transaction`). Each commit looks at the
-claim under WRITE: an older one is fenced.
+With a *transactional id* (`transactional_id`) each commit looks under WRITE at who claimed it last: an older claimant
+is fenced.
 """
 
 import threading
@@ -26,24 +27,22 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-from kafkalite import clock, disk, group_transaction
+from kafkalite import clock, group_transaction
 from kafkalite.clock import Deadline
 from kafkalite.columns import RawColumns, TopicEncoder, check_timestamp, header_size, header_tuple, too_large
-from kafkalite.coordinator import transaction as core
-from kafkalite.coordinator.records import MAX_KEY_SIZE, TransactionLog, decode
-from kafkalite.coordinator.transaction import Claim, State, TransactionalId, Whole
 from kafkalite.delivery import ROW, Delivery, PendingBatch, PendingGroup, delivery_of, tokens
 from kafkalite.errors import (
     ConfigError,
-    CorruptRecordError,
     ForkedError,
     KafkaliteError,
     OutcomeUnknownError,
     RecordTooLargeError,
+    StoreBusyError,
     TransactionStateError,
     noted_on,
 )
-from kafkalite.model import Headers, Raw, RecordMetadata
+from kafkalite.group_admin import Committed
+from kafkalite.model import GroupMetadata, Headers, Raw, RecordMetadata, TopicPartition
 from kafkalite.records import compression
 from kafkalite.records.envelope import MAX_BATCH_RECORDS
 from kafkalite.records.native import HeaderTuple
@@ -52,8 +51,9 @@ from kafkalite.storage.catalogue import TopicState
 from kafkalite.storage.commit import Append, Operation
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.frame import MOST_OVERHEAD
-from kafkalite.storage.internal import OFFSETS_LOG, TRANSACTION_LOG
+from kafkalite.storage.internal import OFFSETS_LOG
 from kafkalite.topic import Topic
+from kafkalite.transactional_id import Identity
 
 if TYPE_CHECKING:
     from kafkalite.consumer_group import ConsumerGroup
@@ -66,10 +66,6 @@ V = TypeVar("V")
 RECORD_OVERHEAD: Final = 24
 """Most bytes that a record takes beside key, value and headers."""
 HEADER_OVERHEAD: Final = 16
-MAX_ID_SIZE: Final = MAX_KEY_SIZE - 4
-"""Bytes of UTF-8 of a transactional id: a version and a length come before it in the record's key."""
-TIMEOUT_MS: Final = 60_000
-"""Recorded with a claim, as Kafka's producers do; a transaction that is one commit needs none."""
 
 
 class Phase(Enum):
@@ -81,75 +77,6 @@ class Phase(Enum):
     COMMITTED = "was committed"
     ABORTED = "was aborted"
     UNKNOWN = "has an unknown outcome"
-
-
-class Identity:
-    """A store handle's claim of a transactional id; claimed anew in a forked child, which is another handle."""
-
-    def __init__(self, engine: Engine, name: str) -> None:
-        self.name = name
-        self._engine = engine
-        self._incarnation = -1
-        self._lock = threading.Lock()
-        self.producer_id = self.epoch = -1
-        engine.after_fork(self._begin)
-
-    def _begin(self) -> None:
-        self._lock = threading.Lock()
-
-    def claim(self) -> None:
-        """Become the one who may commit under this name, unless this handle was that before."""
-        with self._lock:
-            if self._incarnation == self._engine.incarnation:
-                return
-            found: list[TransactionalId] = []
-
-            def decide(transaction: Any) -> list[Append]:
-                event = Claim(int.from_bytes(disk.random_bytes(8)) >> 1, TIMEOUT_MS, clock.now_ms())
-                done = core.step(read_state(transaction, self.name), event)
-                found[:] = [done.after]
-                return [_recorded(done.after)]
-
-            self._engine.decide(decide)
-            self.producer_id, self.epoch = found[0].producer_id, found[0].epoch
-            self._incarnation = self._engine.incarnation
-
-    def committed(self, transaction: Any) -> Append:
-        """The record of a whole transaction; raises `ProducerFencedError` when somebody else has the id by now."""
-        event = Whole(self.producer_id, self.epoch, clock.now_ms())
-        return _recorded(core.step(read_state(transaction, self.name), event).after)
-
-
-def read_state(transaction: Any, name: str) -> TransactionalId:
-    """A transactional id as the index has it; a new one when it has none."""
-    key = TransactionLog(name, -1, -1, 0, 0, None, 0, 0).key()
-    raw = internal.state(transaction, TRANSACTION_LOG, key)
-    if raw is None:
-        return TransactionalId(name)
-    record = decode(TRANSACTION_LOG, key, raw)
-    if not isinstance(record, TransactionLog) or record.status not in set(State) or record.partitions:
-        raise CorruptRecordError(
-            f"the state of transactional_id={name!r} is not one that this version writes: {record}; it is ended by "
-            "whoever wrote it"
-        )
-    return TransactionalId(
-        name, record.producer_id, record.producer_epoch, State(record.status), record.transaction_timeout_ms,
-        record.last_update_timestamp_ms, record.start_timestamp_ms,
-    )  # fmt: skip
-
-
-def _recorded(state: TransactionalId) -> Append:
-    record = TransactionLog(
-        state.name, state.producer_id, state.epoch, state.timeout_ms, state.state, None, state.updated_ms,
-        state.started_ms,
-    )  # fmt: skip
-    return Append(TRANSACTION_LOG, internal.batch_of([(record.key(), record.value())]))
-
-
-def check_transactional_id(name: Any) -> None:
-    """Raise `ConfigError` unless it is a name that a record's key can hold."""
-    if not isinstance(name, str) or not 1 <= len(name.encode(errors="surrogatepass")) <= MAX_ID_SIZE:
-        raise ConfigError(f"transactional_id={name!r} is not valid: give a str of 1 to {MAX_ID_SIZE} bytes of UTF-8")
 
 
 class _Batches:
@@ -210,15 +137,17 @@ class _Batches:
         return batch
 
     def appends(self, codec: int) -> list[Append]:
-        """All of it, sealed."""
-        found: list[Append] = []
+        """All of it, sealed; once more, it is what it was, and what was sent since."""
+        self._open.clear()
+        self._sticky.clear()
         for batch, encoder, expected in self.all:
+            if batch.is_sealed:
+                continue
             batch.seal(batch.columns)
             if batch.count:
                 sealed = encoder.seal(*batch.sealed_columns().sealable(), codec=codec)
                 batch.append = Append(batch.topic.log_ids[batch.partition], sealed, batch.topic, expected)
-                found.append(batch.append)
-        return found
+        return [batch.append for batch, _, _ in self.all if batch.append is not None]
 
     def settle(self, offsets: Iterable[int], error: BaseException | None) -> None:
         """Tell the deliveries."""
@@ -250,6 +179,7 @@ class Transaction:
         self._identity = identity
         self._owner = owner
         self._member: Membership | None = None
+        self._sent_offsets = group_transaction.SentOffsets(engine)
         self._codec = compression.CODECS[settings["compression_type"]]
         self._max_block: float = settings["max_block_ms"] / 1000
         self._incarnation = engine.incarnation
@@ -272,7 +202,7 @@ class Transaction:
             if self._group is not None and self._group._engine is not self._engine:
                 raise ConfigError(f"group {self._group.group_id!r} is of another store: a transaction is of one store")
             if self._identity is not None:
-                self._identity.claim()
+                self._identity.claim(self._max_block)
             self._most = self._engine.settings()["max_commit_bytes"]
             if self._owner is not None:
                 self._owner._begin_transaction(self)
@@ -292,7 +222,7 @@ class Transaction:
             if error is not None:
                 self._end_after(error)
             elif self._phase is Phase.OPEN:
-                self._commit()
+                self._commit(self._max_block, may_try_again=False)
             elif self._why:
                 raise TransactionStateError(f"nothing was committed: {self._why}")
 
@@ -419,6 +349,25 @@ class Transaction:
             self._check_room(size + batches * MOST_OVERHEAD)
             return delivery_of(PendingGroup(self._batches.add(encoder, parts, expected_end_offset, size)))
 
+    def send_offsets(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        group: GroupMetadata,
+        *,
+        metadata: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
+        """Commit *next* offsets of a consumer with the transaction: Kafka's `sendOffsetsToTransaction` (KIP-447).
+
+        For a consumer that is not the transaction's `group`, whose offsets need no sending. `metadata` is kept beside
+        the offsets. Raises `FencedMemberError`, here or at the commit, when the member is gone or has gone on to
+        another epoch (`StaleMemberEpochError`); `UnknownTopicError`, `UnknownPartitionError`, `TransactionStateError`.
+        """
+        with self._lock:
+            self._refuse_over()
+            said = metadata or {}
+            wanted = {place: Committed(offset, said.get(place, "")) for place, offset in offsets.items()}
+            self._sent_offsets.add(group, wanted)
+
     def _encoder(self, topic: Any) -> TopicEncoder[Any, Any]:
         self._refuse_over()
         found = self._encoders.get(topic)
@@ -456,6 +405,17 @@ class Transaction:
 
     # Ending
 
+    def commit(self, timeout: float | None = None) -> None:
+        """End the transaction, committing it; the block may be left then. Raises what leaving the block does.
+
+        After a `StoreBusyError`, when the store was not free within `timeout` seconds (None: max_block_ms), nothing has
+        happened, and it may be called again.
+        """
+        self._refuse_forked()
+        with self._lock:
+            self._refuse_over()
+            self._commit(self._max_block if timeout is None else timeout, may_try_again=True)
+
     def abort(self) -> None:
         """End the transaction, committing nothing; the block may be left then. Rewinds the group."""
         self._refuse_forked()
@@ -491,7 +451,7 @@ class Transaction:
         if self._owner is not None:
             self._owner._end_transaction()
 
-    def _commit(self) -> None:
+    def _commit(self, seconds: float, *, may_try_again: bool) -> None:
         handed_out: dict[int, int] = {}
         self._phase = Phase.COMMITTING
         operation = Operation()
@@ -500,9 +460,12 @@ class Transaction:
                 handed_out = group_transaction.handed_out(self._group, self._member)
             appends = self._batches.appends(self._codec)
             operation.decide = self._decision(appends, handed_out)
-            if appends or handed_out or self._identity is not None:
-                self._engine.commit(operation, self._max_block)
-        except BaseException as failure:  # noqa: BLE001  (raised there, unless it was committed all the same)
+            if appends or handed_out or self._sent_offsets or self._identity is not None:
+                self._engine.commit(operation, seconds)
+        except BaseException as failure:
+            if may_try_again and _is_untouched(operation, failure):
+                self._phase = Phase.OPEN
+                raise
             self._settle_failed(operation, failure, handed_out)
             return
         self._committed(operation, handed_out)
@@ -512,8 +475,10 @@ class Transaction:
             if self._is_withdrawn:
                 raise TransactionStateError("the transaction was withdrawn, since its commit took too long")
             found = list(appends)
+            records = self._sent_offsets.records(transaction)
             if offsets and self._member is not None:
-                records = self._member.offset_records(transaction, offsets)
+                records += self._member.offset_records(transaction, offsets)
+            if records:
                 found.append(Append(OFFSETS_LOG, internal.batch_of(records)))
             if self._identity is not None:
                 found.append(self._identity.committed(transaction))
@@ -565,6 +530,11 @@ class Transaction:
         except KafkaliteError:
             return False
         return True
+
+
+def _is_untouched(operation: Operation, failure: BaseException) -> bool:
+    """Whether a commit that failed was not let in, and nobody else has it in hand."""
+    return isinstance(failure, StoreBusyError) and failure.__cause__ is None and not operation.is_done
 
 
 def _headers_size(headers: Sequence[HeaderTuple] | None) -> int:

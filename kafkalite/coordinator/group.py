@@ -184,6 +184,16 @@ class Group:
         deadlines = [self.target_deadline_ms, *(member.deadline_ms for member in self.members.values())]
         return min((one for one in deadlines if one is not None), default=None)
 
+    def refuse_stale(self, member_id: str, epoch: int) -> None:
+        """Raise `GroupError` unless the member is there and at that epoch: it may have lost what it had at another."""
+        self._refuse_stranger(member_id, Owns)
+        if self.members[member_id].epoch != epoch:
+            raise GroupError(
+                "stale_member_epoch",
+                f"member {member_id} of group {self.group_id!r} is at epoch {self.members[member_id].epoch}, and what "
+                f"it commits is of epoch {epoch}",
+            )
+
     def describe(self) -> dict[str, Any]:
         """The group for people: plain data."""
         return {

@@ -48,8 +48,8 @@ class GroupState(StrEnum):
 class GroupError(Exception):
     """An event was refused, for a reason that its sender is to be told: `reason` is one word for programs.
 
-    unknown_member_id, fenced_member_epoch, unreleased_instance_id, inconsistent_protocol, invalid_request (a member
-    cannot change its instance id), invalid_assignment (a target gives a partition twice).
+    unknown_member_id, fenced_member_epoch, stale_member_epoch, unreleased_instance_id, inconsistent_protocol,
+    invalid_request (a member cannot change its instance id), invalid_assignment (a target gives a partition twice).
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -1,12 +1,18 @@
-"""The two libraries that `test_contract` runs against, each behind the same few names.
+"""The two libraries that the contract runs against, each behind the same few names.
 
-confluent-kafka comes with a mock cluster of librdkafka, which its clients share by address. Where it is not installed
-its half is skipped, and counted; with CI=true that is an error.
+    library   ours on a store; the real one on librdkafka's mock cluster; ours in front of that; the real one on
+              Apache Kafka, marked `long`
+    whole     ours on a store, and the real one on Apache Kafka: for what the mock cluster lacks (admin calls, fencing,
+              aborted records, time stamps' types)
+
+confluent-kafka comes with the mock cluster, which its clients share by address. Where it is not installed its part is
+skipped, and counted; with CI=true that is an error.
 """
 
 import importlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +20,12 @@ from typing import Any
 import pytest
 
 import kafkalite
+from tests.compat.broker import apache_kafka
 
 MOCK_PARTITIONS = 4
 """What the mock cluster gives every topic."""
+IN_PROCESS = ("kafkalite", "confluent-kafka", "kafkalite over confluent-kafka")
+APACHE_KAFKA = pytest.param("Apache Kafka", marks=[pytest.mark.long, pytest.mark.needs("java", "mvn")])
 
 _numbers = itertools.count()
 
@@ -59,19 +68,45 @@ class Library:
         )
 
 
-def real() -> Iterator[Library]:
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what a cluster does soon after it has answered."""
+    ends = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def real_module() -> Any:
+    """confluent-kafka."""
     try:
-        library = importlib.import_module("confluent_kafka")
+        return importlib.import_module("confluent_kafka")
     except ImportError:
         reason = "confluent-kafka is not installed"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason}: in CI no test is left out", pytrace=False)
         pytest.skip(reason)
+
+
+def real() -> Iterator[Library]:
+    library = real_module()
     mock = library.Producer({"test.mock.num.brokers": 1})
     brokers = mock.list_topics(timeout=10).brokers.values()
     servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
     yield Library("confluent_kafka", servers, lambda name: mock.list_topics(name, timeout=10) and None)
     mock.close()
+
+
+def on_kafka(servers: str) -> Iterator[Library]:
+    """The real library on a cluster that has everything."""
+    real_module()
+    admin = importlib.import_module("confluent_kafka.admin")
+    with admin.AdminClient({"bootstrap.servers": servers}) as client:
+
+        def make_topic(name: str) -> None:
+            client.create_topics([admin.NewTopic(name, MOCK_PARTITIONS, 1)])[name].result(30)
+            until(lambda: name in client.list_topics(timeout=10).topics)
+
+        yield Library("confluent_kafka", servers, make_topic)
 
 
 def through_ours() -> Iterator[Library]:
@@ -91,13 +126,31 @@ def ours(path: Path) -> Iterator[Library]:
     assert report.ok, report
 
 
-@pytest.fixture(scope="module", params=["kafkalite", "confluent-kafka", "kafkalite over confluent-kafka"])
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a broker of Apache Kafka, which all tests share."""
+    with apache_kafka(tmp_path_factory.mktemp("kafka"), MOCK_PARTITIONS) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module", params=[*IN_PROCESS, APACHE_KAFKA])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
     """Each library in turn, with a cluster that the module's tests share."""
+    yield from _library(request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=["kafkalite", APACHE_KAFKA])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """Ours, and the real one where everything is there."""
+    yield from _library(request, tmp_path_factory)
+
+
+def _library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
     kinds: dict[str, Callable[[], Iterator[Library]]] = {
         "kafkalite": lambda: ours(tmp_path_factory.mktemp("contract") / "store.klite"),
         "confluent-kafka": real,
         "kafkalite over confluent-kafka": through_ours,
+        "Apache Kafka": lambda: on_kafka(request.getfixturevalue("kafka")),
     }
     yield from kinds[request.param]()
 

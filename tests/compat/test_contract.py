@@ -1,7 +1,7 @@
 """What code written for confluent-kafka relies on: the same tests against ours, the real one, and ours in front of it.
 
-The real one runs against librdkafka's mock cluster, which has no admin calls and stores no timestamps' type: what these
-tests say of time and of topics it cannot do is in `test_admin` and `test_consumer`.
+The real one runs against librdkafka's mock cluster and, with `-m long`, against Apache Kafka. The mock cluster has no
+admin calls and stores no timestamps' type: what needs these is in `test_contract_admin`, `test_consumer`.
 """
 
 from typing import Any

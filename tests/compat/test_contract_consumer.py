@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.compat.conftest import MOCK_PARTITIONS, Library
+from tests.compat.conftest import IN_PROCESS, MOCK_PARTITIONS, Library
 from tests.compat.test_contract import error_of
 
 # Reading without a group
@@ -77,6 +77,7 @@ def test_end_of_partition_is_told_when_asked_for(library: Library) -> None:
     consumer.close()
 
 
+@pytest.mark.parametrize("library", IN_PROCESS, indirect=True)  # on Apache Kafka it is waited for, without a word
 def test_unknown_partition_is_told_as_a_message(library: Library) -> None:
     consumer = library.consumer()
     consumer.assign([library.ck.TopicPartition(library.topic(), 99)])
@@ -333,6 +334,18 @@ def test_on_assign_may_say_where_to_begin(library: Library) -> None:
 
     consumer.subscribe([topic], on_assign=begin_at_three)
     assert consumer.poll(20).offset() == 3
+    consumer.close()
+
+
+def test_metadata_that_a_member_commits_is_kept_beside_the_offset(library: Library) -> None:
+    topic = library.topic("0", "1")
+    here = [library.ck.TopicPartition(topic, 0, 1, "so far")]
+    consumer = library.consumer(enable_auto_commit=False)
+    consumer.subscribe([topic])
+    assert consumer.poll(20).value() == b"0"
+    consumer.commit(offsets=here, asynchronous=False)
+    (found,) = consumer.committed(here, timeout=10)
+    assert (found.offset, found.metadata) == (1, "so far")
     consumer.close()
 
 

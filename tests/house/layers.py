@@ -83,6 +83,7 @@ FLOORS: Final = (
             "share_records",
             "share_state",
             "transaction",
+            "transactional_id",
             "worker",
             "workers",
             "group_admin",
@@ -114,6 +115,7 @@ LIBRARIES: Final = {
     "membership": {"lmdb": "is handed the index's transaction"},
     "members": {"lmdb": "is handed the index's transaction"},
     "group_admin": {"lmdb": "is handed the index's transaction"},
+    "group_transaction": {"lmdb": "is handed the index's transaction"},
     "worker": {"lmdb": "is handed the index's transaction"},
     "storage": {
         "lmdb": "the index",

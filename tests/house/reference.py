@@ -43,6 +43,7 @@ KAFKA_NAMES = {
     69: "GROUP_ID_NOT_FOUND",
     90: "PRODUCER_FENCED",
     110: "FENCED_MEMBER_EPOCH",
+    113: "STALE_MEMBER_EPOCH",
 }
 """Kafka's names of the codes in the table of errors."""
 

@@ -24,11 +24,6 @@ ABSENT: Final = MappingProxyType(
         "AdminClient.delete_records": "a store keeps its records until the cleaner is there",
         "AdminClient.describe_user_scram_credentials": "who may open a store's files may use it: there are no users",
         "AdminClient.alter_user_scram_credentials": "as describe_user_scram_credentials",
-        "Producer.init_transactions": "the store's producers have no transactions yet",
-        "Producer.begin_transaction": "as init_transactions",
-        "Producer.commit_transaction": "as init_transactions",
-        "Producer.abort_transaction": "as init_transactions",
-        "Producer.send_offsets_to_transaction": "as init_transactions",
     }
 )
 

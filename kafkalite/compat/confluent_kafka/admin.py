@@ -233,13 +233,13 @@ class AdminClient(Local):
     def elect_leaders(
         self, election_type: ElectionType, partitions: list[TopicPartition] | None = None, **kwargs: Any
     ) -> "Future[Any]":
-        """A future of {partition: None or KafkaException}: the leader that is there is the only one there can be."""
+        """A future of {partition: KafkaError}: the leader that is there is the only one there can be."""
         del kwargs
         cluster = self._use()
         if not isinstance(election_type, ElectionType):
             raise TypeError("Expected 'election_type' to be of type 'ElectionType'")
         _check_partitions(partitions, "partitions")
-        return done(lambda: {one: _election(cluster, one) for one in partitions or _all_partitions(cluster)})
+        return done(lambda: {one: _election(cluster, one) for one in partitions or []})
 
     # Configurations
 
@@ -348,14 +348,14 @@ class AdminClient(Local):
     def alter_consumer_group_offsets(
         self, alter_consumer_group_offsets_request: list[ConsumerGroupTopicPartitions], **kwargs: Any
     ) -> Futures:
-        """Commit offsets for a group without members; by group, a future of what was committed."""
+        """Commit offsets for a group without members; by group, a future of them, each with its `error` or None."""
         del kwargs
         cluster = self._use()
         (request,) = groups.checked_request(alter_consumer_group_offsets_request, "altering", with_offsets=True)
         return for_each(
             [request.group_id],
             lambda group_id: ConsumerGroupTopicPartitions(
-                group_id, groups.committed(cluster, group_id, request.topic_partitions or [])
+                group_id, groups.altered(cluster, group_id, request.topic_partitions or [])
             ),
         )
 
@@ -370,8 +370,9 @@ class AdminClient(Local):
         return self._without_authorizer(acl_binding_filters, AclBindingFilter, "ACL binding filters", kwargs)
 
     def describe_acls(self, acl_binding_filter: AclBindingFilter, **kwargs: Any) -> "Future[Any]":
-        """A future that raises `SECURITY_DISABLED`."""
-        return next(iter(self._without_authorizer([acl_binding_filter], AclBindingFilter, "filters", kwargs).values()))
+        """A future of no rules: there is no authorizer."""
+        self._without_authorizer([acl_binding_filter], AclBindingFilter, "filters", kwargs)
+        return done(list)
 
     def _without_authorizer(self, rules: list[Any], kind: type, shown: str, options: dict[str, Any]) -> Futures:
         del options
@@ -438,24 +439,23 @@ def _check_partitions(partitions: list[TopicPartition] | None, name: str) -> Non
             raise ValueError(f"Elements of the '{name}' list must not have negative value for 'partition' field")
 
 
-def _all_partitions(cluster: Cluster) -> list[TopicPartition]:
-    counts = {name: cluster.topic(name).partition_count for name in cluster.store.topics()}
-    return [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
-
-
-def _election(cluster: Cluster, one: TopicPartition) -> KafkaException | None:
+def _exists(cluster: Cluster, one: TopicPartition) -> bool:
     try:
-        if one.partition < cluster.topic(one.topic).partition_count:
-            return failed(Code.ELECTION_NOT_NEEDED, "Leader election not needed for topic partition.")
+        return one.partition < cluster.topic(one.topic).partition_count
     except kafkalite.UnknownTopicError:
-        pass
-    return failed(Code.UNKNOWN_TOPIC_OR_PART, "The partition does not exist.")
+        return False
+
+
+def _election(cluster: Cluster, one: TopicPartition) -> KafkaError:
+    if _exists(cluster, one):
+        return KafkaError(Code.ELECTION_NOT_NEEDED, "Leader election not needed for topic partition.")
+    return KafkaError(Code.UNKNOWN_TOPIC_OR_PART, "The partition does not exist.")
 
 
 def _listed_offset(cluster: Cluster, one: TopicPartition, spec: int) -> ListOffsetsResultInfo:
+    if not _exists(cluster, one):
+        raise failed(Code.NOENT, "Failed to query partition leaders: No leaders found")
     topic = cluster.topic(one.topic)
-    if one.partition >= topic.partition_count:
-        raise failed(Code.UNKNOWN_TOPIC_OR_PART)
     if spec == OFFSET_SPEC_EARLIEST:
         return ListOffsetsResultInfo(topic.beginning_offsets()[one.partition], -1, -1)
     if spec == OFFSET_SPEC_LATEST:

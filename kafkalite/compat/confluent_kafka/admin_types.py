@@ -185,7 +185,7 @@ class ConfigEntry:
         self,
         name: str,
         value: str | None,
-        source: ConfigSource = ConfigSource.UNKNOWN_CONFIG,
+        source: ConfigSource | int = ConfigSource.UNKNOWN_CONFIG,
         is_read_only: bool = False,
         is_default: bool = False,
         is_sensitive: bool = False,

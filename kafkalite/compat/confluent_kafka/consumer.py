@@ -11,7 +11,6 @@ can lose the one in hand. kafkalite's own groups confirm a record when the next 
 # ruff: noqa: SLF001  (a consumer, its listener and its messages know each other)
 
 import re
-import struct
 import time
 import weakref
 from collections import deque
@@ -20,10 +19,12 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
 import kafkalite
+from kafkalite import GroupMetadata
 from kafkalite.compat.confluent_kafka import groups, properties
 from kafkalite.compat.confluent_kafka.client import Local
 from kafkalite.compat.confluent_kafka.cluster import Cluster
 from kafkalite.compat.confluent_kafka.constants import OFFSET_END, OFFSET_INVALID, OFFSET_STORED, OFFSET_TAIL_BASE
+from kafkalite.compat.confluent_kafka.group_metadata import packed
 from kafkalite.compat.confluent_kafka.kafka_error import (
     Code,
     KafkaError,
@@ -31,7 +32,13 @@ from kafkalite.compat.confluent_kafka.kafka_error import (
     exception_of,
     failed,
 )
-from kafkalite.compat.confluent_kafka.model import Message, TopicPartition, answer
+from kafkalite.compat.confluent_kafka.model import (
+    Message,
+    TopicPartition,
+    answer,
+    check_partition,
+    check_partitions,
+)
 from kafkalite.compat.confluent_kafka.reading import Place, Raw, Reading, offset_at
 from kafkalite.compat.confluent_kafka.statistics import Statistics
 from kafkalite.compat.confluent_kafka.subscribing import Callbacks, Subscribed
@@ -167,7 +174,7 @@ class Consumer(Local):
         Raises `KafkaException` (`_INVALID_ARG`) for a partition that is named twice.
         """
         cluster = self._use()
-        _check(partitions)
+        check_partitions(partitions)
         if self._is_in_callback and isinstance(self._feed, Subscribed):
             self._begin_at(self._feed, partitions)
             return
@@ -215,7 +222,7 @@ class Consumer(Local):
     def incremental_assign(self, partitions: list[TopicPartition], /) -> None:
         """Read these as well; raises `KafkaException` (`_CONFLICT`) for one that is read already."""
         cluster = self._use()
-        _check(partitions)
+        check_partitions(partitions)
         if self._is_in_callback and isinstance(self._feed, Subscribed):
             self._begin_at(self._feed, partitions)
             return
@@ -231,7 +238,7 @@ class Consumer(Local):
     def incremental_unassign(self, partitions: list[TopicPartition], /) -> None:
         """Read these no more; raises `KafkaException` (`_INVALID_ARG`) for one that is not read."""
         self._use()
-        _check(partitions)
+        check_partitions(partitions)
         if self._is_in_callback and isinstance(self._feed, Subscribed):
             return
         places = [(one.topic, one.partition) for one in partitions]
@@ -327,7 +334,7 @@ class Consumer(Local):
 
     def _set_paused(self, partitions: list[TopicPartition], *, is_paused: bool) -> None:
         self._use()
-        _check(partitions)
+        check_partitions(partitions)
         places = [place for one in partitions if (place := (one.topic, one.partition)) in self._held]
         if isinstance(self._feed, Subscribed):
             (self._feed.pause if is_paused else self._feed.resume)(places)
@@ -338,7 +345,7 @@ class Consumer(Local):
     def seek(self, partition: TopicPartition) -> None:
         """Go on at the partition's offset; raises `KafkaException` (`_STATE`) for one that is not read."""
         self._use()
-        _check_one(partition)
+        check_partition(partition)
         place = partition.topic, partition.partition
         if self._feed is None or place not in self._held:
             raise failed(Code.STATE, f"Failed to seek to offset {partition.offset}: Local: Erroneous state")
@@ -358,7 +365,7 @@ class Consumer(Local):
     def position(self, partitions: list[TopicPartition], /) -> list[TopicPartition]:
         """Of each, the offset after the last message that was handed out; `OFFSET_INVALID` before there is one."""
         self._use()
-        _check(partitions)
+        check_partitions(partitions)
         none = _Held()
         return [answer(one, self._held.get((one.topic, one.partition), none).position) for one in partitions]
 
@@ -366,7 +373,7 @@ class Consumer(Local):
         """Of each, the offset that the group has committed; `OFFSET_INVALID` if it has none."""
         del timeout
         cluster = self._use()
-        _check(partitions)
+        check_partitions(partitions)
         found = groups.fetched(cluster, self._group_id, partitions)
         for place, one in enumerate(found):
             if not _exists(cluster, one):
@@ -379,7 +386,7 @@ class Consumer(Local):
         """(first offset, offset after the last); raises `KafkaException` (`_UNKNOWN_PARTITION`)."""
         del timeout, cached  # what is asked for is always known
         cluster = self._use()
-        _check_one(partition)
+        check_partition(partition)
         if not _exists(cluster, partition):
             raise failed(Code.UNKNOWN_PARTITION, "Failed to get watermark offsets: Local: Unknown partition")
         topic = cluster.topic(partition.topic)
@@ -389,7 +396,7 @@ class Consumer(Local):
         """Of each, the first offset at or after the time that stands in its `offset` (ms since 1970 UTC)."""
         del timeout
         cluster = self._use()
-        _check(partitions)
+        check_partitions(partitions)
         if not all(_exists(cluster, one) for one in partitions):
             raise failed(Code.UNKNOWN_PARTITION, "Failed to get offsets: Local: Unknown partition")
         answers = []
@@ -471,7 +478,7 @@ class Consumer(Local):
         feed = self._feed
         try:
             if isinstance(feed, Subscribed) and self._held:
-                feed.commit({(one.topic, one.partition): one.offset for one in valid})
+                feed.commit(valid)
             else:
                 groups.committed(cluster, self._group_id, valid)
         except kafkalite.KafkaliteError as error:
@@ -509,8 +516,9 @@ class Consumer(Local):
         """What `Producer.send_offsets_to_transaction` is to be given: opaque."""
         self._use()
         member = self._member()
-        epoch, name = (-1, "") if member is None else (member.epoch, member.member_id)
-        return b"CGMDv2:" + struct.pack("<i", epoch) + f"{self._group_id}\0{name}\0".encode() + b"\1"
+        if member is None:
+            return packed(GroupMetadata(self._group_id))
+        return packed(GroupMetadata(self._group_id, member.member_id, member.current_epoch()))
 
     # Ending
 
@@ -552,18 +560,6 @@ class _Listener:
             consumer._held.clear()
 
 
-def _check(partitions: object) -> None:
-    if not isinstance(partitions, list):
-        raise TypeError("requires list of TopicPartition")
-    for one in partitions:
-        _check_one(one)
-
-
-def _check_one(partition: object) -> None:
-    if not isinstance(partition, TopicPartition):
-        raise TypeError("expected cimpl.TopicPartition")
-
-
 def _is_offset(one: TopicPartition) -> bool:
     """Whether a partition's offset is one, or a name for one."""
     return one.offset >= 0 or one.offset in (-1, -2, OFFSET_STORED, OFFSET_INVALID) or one.offset <= OFFSET_TAIL_BASE
@@ -595,6 +591,6 @@ def _wanted(message: Any, offsets: Any) -> list[TopicPartition] | None:
             raise TypeError("expected confluent_kafka.cimpl.Message")
         return [TopicPartition(message._topic or "", message._partition, message._offset + 1)]
     if offsets is not None:
-        _check(offsets)
+        check_partitions(offsets)
         return list(offsets)
     return None

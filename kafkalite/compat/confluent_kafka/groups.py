@@ -12,7 +12,7 @@ from kafkalite.compat.confluent_kafka.admin_types import (
 )
 from kafkalite.compat.confluent_kafka.cluster import Cluster
 from kafkalite.compat.confluent_kafka.constants import OFFSET_INVALID
-from kafkalite.compat.confluent_kafka.kafka_error import Code, failed
+from kafkalite.compat.confluent_kafka.kafka_error import Code, KafkaException, error_of, failed
 from kafkalite.compat.confluent_kafka.metadata import GroupMember, GroupMetadata
 from kafkalite.compat.confluent_kafka.model import (
     ConsumerGroupState,
@@ -133,6 +133,19 @@ def committed(cluster: Cluster, group_id: str, partitions: Sequence[TopicPartiti
     except GroupNotEmptyError as error:
         raise failed(Code.UNKNOWN_MEMBER_ID, f"Commit failed: {error}") from error
     return [answer(one, one.offset, None, one.metadata) for one in partitions]
+
+
+def altered(cluster: Cluster, group_id: str, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+    """The same for AdminClient: what was committed, and what was not bears its error, as a broker answers."""
+    try:
+        return committed(cluster, group_id, partitions)
+    except KafkaException as refused:
+        error = refused.args[0]
+    except kafkalite.KafkaliteError as refused:
+        error = error_of(refused)
+    if len(partitions) == 1:
+        return [answer(partitions[0], partitions[0].offset, error, partitions[0].metadata)]
+    return [found for one in partitions for found in altered(cluster, group_id, [one])]
 
 
 # What AdminClient is given

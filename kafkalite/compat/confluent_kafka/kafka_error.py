@@ -123,6 +123,7 @@ class ConcurrentModificationException(RuntimeError):  # noqa: N818  (the name is
 class Code:
     """The codes that this package itself gives, by name; all there are are attributes of `KafkaError`."""
 
+    BAD_MSG: Final = -199
     FAIL: Final = -196
     UNKNOWN_PARTITION: Final = -190
     INVALID_ARG: Final = -186
@@ -130,14 +131,19 @@ class Code:
     CONFLICT: Final = -173
     STATE: Final = -172
     NO_OFFSET: Final = -168
+    NOENT: Final = -156
+    PURGE_QUEUE: Final = -152
+    FATAL: Final = -150
     UNSUPPORTED_FEATURE: Final = -165
     NOT_CONFIGURED: Final = -145
+    FENCED: Final = -144
     AUTO_OFFSET_RESET: Final = -140
     PARTITION_EOF: Final = -191
     MSG_TIMED_OUT: Final = -192
     OFFSET_OUT_OF_RANGE: Final = 1
     UNKNOWN_TOPIC_OR_PART: Final = 3
     MSG_SIZE_TOO_LARGE: Final = 10
+    ILLEGAL_GENERATION: Final = 22
     UNKNOWN_MEMBER_ID: Final = 25
     TOPIC_ALREADY_EXISTS: Final = 36
     INVALID_PARTITIONS: Final = 37

@@ -215,6 +215,20 @@ class TopicPartition:
         return (self._topic, self.partition) >= (other._topic, other.partition)
 
 
+def check_partitions(partitions: object) -> None:
+    """Raise `TypeError` unless it is a list of `TopicPartition`."""
+    if not isinstance(partitions, list):
+        raise TypeError("requires list of TopicPartition")
+    for one in partitions:
+        check_partition(one)
+
+
+def check_partition(partition: object) -> None:
+    """Raise `TypeError` unless it is a `TopicPartition`."""
+    if not isinstance(partition, TopicPartition):
+        raise TypeError("expected cimpl.TopicPartition")
+
+
 def answer(
     asked: TopicPartition, offset: int, error: KafkaError | None = None, metadata: str | None = None
 ) -> TopicPartition:

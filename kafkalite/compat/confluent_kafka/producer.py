@@ -51,6 +51,8 @@ CODECS: Final[Mapping[str, Any]] = {"none": "none", "gzip": "zstd", "snappy": "z
 INT64_MAX: Final = 2**63 - 1
 BATCH_KEYS: Final = frozenset({"value", "key", "partition", "headers", "timestamp", "callback", "on_delivery"})
 QUEUE_FULL: Final = "Local: Queue full"
+ENDED: Final = (kafkalite.TransactionStateError, kafkalite.ProducerFencedError, kafkalite.FencedMemberError)
+"""Why nothing of a transaction was written, other than that it could not be."""
 
 
 class _Sent(NamedTuple):
@@ -85,10 +87,12 @@ class Producer(Local):
         self._bytes = 0
         self._serving = threading.Lock()
         self._arrival = threading.Event()
-        self._producer = cluster.store.producer(**_settings(config))
+        settings = _settings(config)
+        self._producer = cluster.store.producer(**settings)
         self._end = weakref.finalize(self, _closed_quietly, self._producer)
         self._statistics = Statistics(config, "producer")
-        self._transactions = Transactions(cluster, self._producer, config["transactional.id"])
+        own_id, limit = config["transactional.id"], config["transaction.timeout.ms"]
+        self._transactions = Transactions(cluster, settings, own_id, limit)
 
     def __len__(self) -> int:
         return len(self._line) if self._lease is not None else 0
@@ -151,7 +155,8 @@ class Producer(Local):
 
     def _refuse(self, size: int) -> None:
         """Raise for a record that is too large, and when too many are unreported."""
-        if len(self._line) >= self._most or (self._line and self._bytes + size > self._most_bytes):
+        is_full = len(self._line) >= self._most or (self._line and self._bytes + size > self._most_bytes)
+        if is_full and not self._transactions.is_open:  # only its end makes room, and it has a limit of its own
             raise BufferError(QUEUE_FULL)
         if size > self._most_size:
             raise failed(Code.MSG_SIZE_TOO_LARGE, "Unable to produce message: Broker: Message size too large")
@@ -167,7 +172,7 @@ class Producer(Local):
         timestamp: int,
     ) -> Any:
         """The delivery of a record that kafkalite's producer took; a topic may have been made anew since last time."""
-        send = self._transactions.sender()
+        send = self._transactions.sender(self._producer.send)
         stamp = timestamp or None
         for attempt in (1, 2):
             count = cluster.known_topic(topic).partition_count
@@ -311,7 +316,12 @@ class Producer(Local):
     # Transactions
 
     def init_transactions(self, timeout: float = -1) -> None:
-        """Claim the `transactional.id`; whoever had it is fenced."""
+        """Claim the `transactional.id`; whoever had it is fenced.
+
+        As all calls of transactions it raises `KafkaException`: `_NOT_CONFIGURED` without `transactional.id`, `_STATE`
+        where it has no place, and otherwise the error says what to do about it: `retriable()`, `txn_requires_abort()`,
+        or `fatal()`, such as `_FENCED`.
+        """
         self._use()
         self._transactions.init(timeout)
 
@@ -321,7 +331,11 @@ class Producer(Local):
         self._transactions.begin()
 
     def commit_transaction(self, timeout: float = -1) -> None:
-        """Commit what was produced and the offsets that were sent with it, as one; reports the deliveries."""
+        """Commit what was produced and the offsets that were sent with it, as one; reports the deliveries.
+
+        Waits up to `timeout` seconds for the store to be free (-1: `transaction.timeout.ms`). After `_TIMED_OUT`
+        nothing has happened, and it may be called again.
+        """
         self._use()
         self._transactions.commit(timeout)
         self._serve()
@@ -335,7 +349,11 @@ class Producer(Local):
     def send_offsets_to_transaction(
         self, positions: list[TopicPartition], group_metadata: object, timeout: float = -1
     ) -> None:
-        """Commit a consumer's positions with the transaction; `group_metadata` is `consumer_group_metadata()`'s."""
+        """Commit a consumer's positions with the transaction; `group_metadata` is `consumer_group_metadata()`'s.
+
+        The member must be the one that it was then, now and at the commit: else `UNKNOWN_MEMBER_ID`,
+        `ILLEGAL_GENERATION`, and the transaction must be aborted.
+        """
         self._use()
         self._transactions.send_offsets(positions, group_metadata, timeout)
 
@@ -404,11 +422,15 @@ def _pairs(headers: Any) -> list[tuple[str, bytes | None]]:
 def _refused(error: kafkalite.KafkaliteError) -> Exception:
     if isinstance(error, kafkalite.ClosedError):
         return RuntimeError("Producer has been closed")
+    if isinstance(error, kafkalite.TransactionStateError):  # another thread has just ended it
+        return failed(Code.STATE, "Unable to produce message: Local: Erroneous state")
     return exception_of(error, "Unable to produce message: ")
 
 
 def _report_error(error: BaseException) -> KafkaError:
-    """What a delivery report says of a failure: time that ran out has a name of its own there."""
+    """What a delivery report says of a failure: some have a name of their own there."""
     if isinstance(error, kafkalite.KafkaTimeoutError):
         return KafkaError(Code.MSG_TIMED_OUT)
+    if isinstance(error, ENDED):
+        return KafkaError(Code.PURGE_QUEUE)
     return error_of(error)

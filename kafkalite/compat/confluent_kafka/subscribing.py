@@ -16,7 +16,7 @@ program takes for each, since only that is when a member hears of a rebalance.
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import kafkalite
@@ -273,9 +273,11 @@ class Subscribed:
         """Hand these out again."""
         self.group.resume([kafkalite.TopicPartition(*place) for place in places if place in self._owned])
 
-    def commit(self, offsets: Mapping[Place, int]) -> None:
+    def commit(self, offsets: Sequence[TopicPartition]) -> None:
         """Commit next offsets; raises kafkalite's `FencedMemberError`."""
-        self.group.commit({kafkalite.TopicPartition(*place): offset for place, offset in offsets.items()})
+        given = {kafkalite.TopicPartition(one.topic, one.partition): one for one in offsets}
+        said = {place: one.metadata for place, one in given.items() if one.metadata is not None}
+        self.group.commit({place: one.offset for place, one in given.items()}, metadata=said)
 
     def close(self) -> None:
         """Leave the group; the program is told that all it had is revoked. Raises what its callback raised."""

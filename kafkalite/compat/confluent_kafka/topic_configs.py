@@ -83,7 +83,7 @@ def entries(topic: RawTopic) -> dict[str, ConfigEntry]:
         value = str(current[name.replace(".", "_")])
         is_default = value == default
         source = ConfigSource.DEFAULT_CONFIG if is_default else ConfigSource.DYNAMIC_TOPIC_CONFIG
-        found[name] = ConfigEntry(name, value, source, is_default=is_default)
+        found[name] = ConfigEntry(name, value, source.value, is_default=is_default)  # its number, as the library does
     return found
 
 
