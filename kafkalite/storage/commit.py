@@ -150,21 +150,24 @@ class Committer:
         write = self._write
         threads = write.threads
         try:
-            self._queue.append(operation)
-            if threads.locked() and not is_free_within(threads, timeout):
-                raise OutcomeUnknownError(
-                    "another thread of this process is appending, and has not come to an end in the time allowed: "
-                    "it may still append this as well"
-                )
+            if threads.locked():
+                self._queue.append(operation)  # for whoever has WRITE to take along
+                if not is_free_within(threads, timeout):
+                    raise OutcomeUnknownError(
+                        "another thread of this process is appending, and has not come to an end in the time allowed: "
+                        "it may still append this as well"
+                    )
             with threads:
                 if operation.is_done:
                     return
                 if write.is_closed:
                     write.refuse_closed()
+                if self._queue and operation not in self._queue:
+                    self._queue.append(operation)
                 try:
                     write.lock(timeout)
                     while not operation.is_done:
-                        self._append_queued()
+                        self._append_some(operation)
                 finally:
                     write.unlock()
         except OutcomeUnknownError:
@@ -184,13 +187,13 @@ class Committer:
         with threads, contextlib.suppress(ValueError):
             self._queue.remove(operation)
 
-    def _append_queued(self) -> None:
-        """Append the first of what is queued, as much as goes into one transaction, and take it off the queue.
+    def _append_some(self, operation: Operation) -> None:
+        """Append the first of what is queued, as much as goes into one transaction; or `operation`, if nothing is.
 
         An operation leaves the queue after it is marked done, so that no interrupt can lose one in between; one that
         comes between the commit and the mark finds in the index that it was committed.
         """
-        operations = list(self._queue)
+        operations = list(self._queue) or [operation]
         group = self._group
         count = 0
         try:
@@ -203,7 +206,10 @@ class Committer:
                 count = 1 if is_alone else self._build(transaction, group, operations)
                 if group.buffers:
                     self._put(transaction, group)
-            self._settle(operations, count)
+            if is_alone and not self._queue:
+                operation.is_done = True
+            else:
+                self._settle(operations, count)
             self._next = number + 1 if is_alone or group.buffers else NEVER
             group.go_on()
         except BaseException as error:

@@ -66,7 +66,7 @@ class Flusher:
         interrupt: BaseException | None = None
         for look in itertools.count():
             try:
-                if self._advance(end, deadline, trusting=look % LOOKS_PER_TRY > 0):
+                if self._advance(end, deadline, trusting=(look + 1) % LOOKS_PER_TRY > 0):
                     break
                 if deadline.passed():
                     raise OutcomeUnknownError(

@@ -25,7 +25,7 @@ def settled(engine: Engine, operations: Sequence[Operation], names: Sequence[byt
             write.lock(FORTY)
             for _ in range(len(operations) + 1):
                 if not operation.is_done:
-                    engine.committer._append_queued()
+                    engine.committer._append_some(operation)
             write.unlock()
         assert operation.is_done
         assert operation.error is None
