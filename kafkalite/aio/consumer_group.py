@@ -10,6 +10,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import wait
+from functools import partial
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from kafkalite import consumer_group as sync
@@ -49,6 +50,12 @@ class _Member(sync.ConsumerGroup[K, V]):
                 return True
 
         raise NothingYet([*logs, member.place], ready, deadline)
+
+    def asked(self, take: Callable[[float | None], T], left: float | None) -> T:
+        """A step for who asks for records: he waits no more, unless it says so again."""
+        with self._use() as member:
+            member.works()
+            return take(left)
 
     def put_back(self) -> None:
         """Nobody got what was taken in hand: it is the next to be handed out."""
@@ -136,7 +143,7 @@ class ConsumerGroup(Generic[K, V]):
         return await self._take(lambda left: self._sync.poll(max_records, left), timeout)
 
     async def _take(self, take: Callable[[float | None], T], timeout: float | None) -> T:
-        return await self._steps.take(take, timeout)
+        return await self._steps.take(partial(self._sync.asked, take), timeout)
 
     # Callbacks
 
