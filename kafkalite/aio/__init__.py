@@ -16,7 +16,18 @@ sends takes nothing back. Errors, records, serdes and settings are those of `kaf
 from kafkalite.aio.consumer_group import ConsumerGroup
 from kafkalite.aio.iteration import BatchIterator, RecordIterator
 from kafkalite.aio.producer import Producer
+from kafkalite.aio.share_group import ShareGroup
 from kafkalite.aio.store import Connecting, Store, connect
 from kafkalite.aio.topic import Topic
 
-__all__ = ["BatchIterator", "Connecting", "ConsumerGroup", "Producer", "RecordIterator", "Store", "Topic", "connect"]
+__all__ = [
+    "BatchIterator",
+    "Connecting",
+    "ConsumerGroup",
+    "Producer",
+    "RecordIterator",
+    "ShareGroup",
+    "Store",
+    "Topic",
+    "connect",
+]

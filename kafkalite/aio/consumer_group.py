@@ -79,7 +79,7 @@ class ConsumerGroup(Generic[K, V]):
         called = tuple(None if callback is None else self._caller(callback) for callback in callbacks)
         self._sync: _Member[K, V] = _Member(host.engine, group_id, subscription, settings, called)  # type: ignore[arg-type]
         host.store._made.add(self._sync)
-        self._steps = Steps(host, f"member of group {group_id!r}", self._sync.put_back)
+        self._steps = Steps(host, f"member of group {group_id!r}")
         self.group_id = group_id
         self.settings: Mapping[str, Any] = self._sync.settings
 
@@ -108,7 +108,7 @@ class ConsumerGroup(Generic[K, V]):
 
     async def close(self) -> None:
         """Leave: commit what was confirmed, give up all partitions. Idempotent; cancelled it is done all the same."""
-        if not self._host.threads.is_closed:  # closing the store leaves
+        if not self._steps.are_over:  # closing the store leaves
             await self._steps.do(self._sync.close)
 
     def stop(self) -> None:
@@ -143,7 +143,7 @@ class ConsumerGroup(Generic[K, V]):
         return await self._take(lambda left: self._sync.poll(max_records, left), timeout)
 
     async def _take(self, take: Callable[[float | None], T], timeout: float | None) -> T:
-        return await self._steps.take(partial(self._sync.asked, take), timeout)
+        return await self._steps.take(partial(self._sync.asked, take), timeout, self._sync.put_back)
 
     # Callbacks
 

@@ -15,11 +15,11 @@ from typing import Any, Final, Self, TypeVar, overload
 from kafkalite import producer as sync
 from kafkalite.aio.host import Host
 from kafkalite.aio.threads import tell_loop
-from kafkalite.aio.topic import Topic
+from kafkalite.aio.topic import Topic, handle_of
 from kafkalite.clock import Deadline
 from kafkalite.commit_queue import RETRY_SECONDS
 from kafkalite.delivery import Delivery, PendingBatch
-from kafkalite.errors import ClosedError, ConfigError, KafkaTimeoutError, noted_on
+from kafkalite.errors import ClosedError, KafkaTimeoutError, noted_on
 from kafkalite.model import Headers, Raw, RecordMetadata
 
 K = TypeVar("K")
@@ -219,7 +219,7 @@ class Producer:
         sent; later what kept the record from being committed. `timestamp_ms` is now, or since 1970 UTC.
         """
         loop = self._use()
-        handle = _handle(topic)
+        handle = handle_of(topic)
         delivery: Delivery[RecordMetadata] = await self._added(
             lambda: self._sync.send(
                 handle, value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers
@@ -308,7 +308,7 @@ class Producer:
         the task was cancelled, is sent.
         """
         self._use()
-        handle = _handle(topic)
+        handle = handle_of(topic)
         streams = [None if column is None else iter(column) for column in (values, keys, timestamps_ms, headers)]
         deliveries: list[Delivery[dict[int, range]]] = []
         while True:
@@ -409,15 +409,6 @@ class Producer:
             self._sync.abandon()
             raise
         self._sync.close()  # there is nothing left, so it does not wait
-
-
-def _handle(topic: Any) -> Any:
-    """The synchronous topic, or the name."""
-    if isinstance(topic, Topic):
-        return topic._sync
-    if isinstance(topic, str):
-        return topic
-    raise ConfigError(f"topic={topic!r} is not valid: give a Topic of this store, or the name of one")
 
 
 def _wake(told: "asyncio.Future[None]") -> None:

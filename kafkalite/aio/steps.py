@@ -39,12 +39,16 @@ def nothing_yet(log_ids: Iterable[int], ready: Callable[[], bool], deadline: Dea
 
 
 class Steps:
-    """The steps of one member. `name` says whose, in errors; `put_back` is done when nobody got what a step took."""
+    """The steps of one member, or of a transaction. `name` says whose, in errors."""
 
-    def __init__(self, host: Host, name: str, put_back: Callable[[], object]) -> None:
+    def __init__(self, host: Host, name: str) -> None:
         self._host = host
         self._name = name
-        self._put_back = put_back
+        self._begin_anew()
+        host.engine.after_fork(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """No step is under way: at first, and in a forked child, which has none of the parent's threads."""
         self._last: Future[Any] | None = None
         self._is_taking = False
 
@@ -52,6 +56,11 @@ class Steps:
     def is_idle(self) -> bool:
         """Whether no step is under way: until the next one begins the member is the loop's."""
         return self._last is None or self._last.done()
+
+    @property
+    def are_over(self) -> bool:
+        """Whether the store is being closed, and none can be begun."""
+        return self._host.threads.is_closed
 
     async def do(self, work: Callable[[], T]) -> T:
         """Have it done after what was begun before; cancelled it is done all the same."""
@@ -67,8 +76,11 @@ class Steps:
         with contextlib.suppress(ClosedError):
             self.begin(work)
 
-    async def take(self, take: Callable[[float | None], T], timeout: float | None) -> T:
-        """What a step takes in hand, given the seconds that are left; waits in the loop while there is nothing."""
+    async def take(self, take: Callable[[float | None], T], timeout: float | None, put_back: Callable[[], object]) -> T:
+        """What a step takes in hand, given the seconds that are left; waits in the loop while there is nothing.
+
+        Cancelled, nobody gets what the step took: `put_back` is the next step then.
+        """
         deadline = Deadline(timeout)
         with self.one_task():
             while True:
@@ -76,7 +88,7 @@ class Steps:
                 try:
                     return await self.do(functools.partial(take, deadline.timeout()))
                 except CANCELLED:
-                    self.begin_if_open(self._put_back)
+                    self.begin_if_open(put_back)
                     raise
                 except NothingYet as nothing:
                     log_ids, is_there, soonest = nothing.log_ids, nothing.ready, nothing.deadline

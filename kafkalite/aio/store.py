@@ -15,16 +15,19 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from kafkalite import config as settings_table
+from kafkalite import share_group as sync_share_group
 from kafkalite import store as sync
 from kafkalite.aio.appending import Appender
 from kafkalite.aio.consumer_group import Callback, ConsumerGroup
 from kafkalite.aio.host import Host
 from kafkalite.aio.iteration import Batches, RecordIterator
 from kafkalite.aio.producer import Producer
+from kafkalite.aio.share_group import ShareGroup
 from kafkalite.aio.threads import CHORES, Threads, outcome, tell_loop
-from kafkalite.aio.topic import Topic
+from kafkalite.aio.topic import Topic, handle_of
 from kafkalite.config import ConfigMapping, GroupSettings, ProducerSettings, StoreSettings, TopicSettings
 from kafkalite.errors import ClosedError, ConfigError, noted_on
+from kafkalite.group_admin import GroupInfo
 from kafkalite.iteration import resolve_range
 from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.serde import Serde, resolve, resolve_key
@@ -106,7 +109,8 @@ class Store:
         self._sync = store
         self._host = Host(store, threads or Threads())
         self._appender = Appender(self._host.engine, self._host.threads)
-        self._made: weakref.WeakSet[Producer | ConsumerGroup[Any, Any]] = weakref.WeakSet()
+        self._made: weakref.WeakSet[Producer | ConsumerGroup[Any, Any] | ShareGroup[Any, Any]]
+        self._made = weakref.WeakSet()
         self._closing: Future[None] | None = None
         self.path = store.path
 
@@ -238,6 +242,11 @@ class Store:
 
     # Groups
 
+    async def groups(self) -> list[GroupInfo]:
+        """All consumer groups, by name: their state, members, partitions and lag."""
+        self._host.use()
+        return await self._host.threads.call(self._sync.groups)
+
     @overload
     def consumer_group(
         self,
@@ -315,6 +324,68 @@ class Store:
         group: ConsumerGroup[Any, Any] = ConsumerGroup(
             self._host, group_id, wanted, given_group_settings(settings, config), callbacks
         )
+        self._made.add(group)
+        return group
+
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: Topic[K, V] | Sequence[Topic[K, V]],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[K, V]: ...
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: str | Sequence[str],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[bytes, Raw]: ...
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: Sequence[str | Topic[Any, Any]],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[Any, Any]: ...
+    def share_group(
+        self,
+        group_id: str,
+        topics: Any,
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[Any, Any]:
+        """A work queue over topics (KIP-932), for `async with`; as `kafkalite.Store.share_group`.
+
+        Raises `ConfigError`, `InvalidGroupIdError`; entering raises `UnknownTopicError`.
+        """
+        self._host.use()
+        self._sync._use_to_write()
+        sync_share_group.check_settings(group_id, max_delivery_count, acquire_timeout_ms)
+        wanted = [handle_of(one) for one in ([topics] if isinstance(topics, str | Topic) else topics)]
+        letters = None if dead_letter is None else handle_of(dead_letter)
+
+        def make() -> sync_share_group.ShareGroup[Any, Any]:
+            return self._sync.share_group(
+                group_id,
+                wanted,
+                max_delivery_count=max_delivery_count,
+                acquire_timeout_ms=acquire_timeout_ms,
+                dead_letter=letters,
+            )
+
+        group: ShareGroup[Any, Any] = ShareGroup(self._host, group_id, make)
         self._made.add(group)
         return group
 

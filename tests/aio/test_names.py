@@ -9,8 +9,9 @@ import kafkalite
 from kafkalite import aio
 
 NOT_HERE: dict[str, set[str]] = {
-    "Store": {"share_group", "transaction", "groups"},
+    "Store": {"transaction"},
     "ConsumerGroup": {"run"},
+    "ShareGroup": set(),
     "Topic": set(),
     "Producer": {"transaction"},
 }
