@@ -287,18 +287,18 @@ class Store:
         found = resolve_producer(settings, config)
         name = found["transactional_id"]
         identity = None if name is None else self._identity(name)
+        if identity is not None:
+            identity.claim()
         producer = Producer(self._engine, self._known_topic, found, identity)
         self._made.add(producer)
         return producer
 
     def _identity(self, transactional_id: str) -> "Identity":
-        """This handle's claim of a transactional id, made once."""
+        """What claims a transactional id for this handle; made once."""
         from kafkalite.transaction import Identity, check_transactional_id  # noqa: PLC0415  (as above)
 
         check_transactional_id(transactional_id)
-        identity = self._identities.setdefault(transactional_id, Identity(self._engine, transactional_id))
-        identity.claim()
-        return identity
+        return self._identities.setdefault(transactional_id, Identity(self._engine, transactional_id))
 
     def transaction(self, group: "ConsumerGroup[Any, Any] | None" = None) -> "Transaction":
         """As `Producer.transaction`, without a producer: any number may be open at once."""

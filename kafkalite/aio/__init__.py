@@ -19,6 +19,7 @@ from kafkalite.aio.producer import Producer
 from kafkalite.aio.share_group import ShareGroup
 from kafkalite.aio.store import Connecting, Store, connect
 from kafkalite.aio.topic import Topic
+from kafkalite.aio.transaction import Transaction
 
 __all__ = [
     "BatchIterator",
@@ -29,5 +30,6 @@ __all__ = [
     "ShareGroup",
     "Store",
     "Topic",
+    "Transaction",
     "connect",
 ]

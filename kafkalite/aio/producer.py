@@ -8,19 +8,23 @@ left. With `linger_ms` it begins that much later, or when a batch is full.
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final, Self, TypeVar, overload
 
 from kafkalite import producer as sync
+from kafkalite.aio.consumer_group import ConsumerGroup
 from kafkalite.aio.host import Host
 from kafkalite.aio.threads import tell_loop
 from kafkalite.aio.topic import Topic, handle_of
+from kafkalite.aio.transaction import Transaction
 from kafkalite.clock import Deadline
 from kafkalite.commit_queue import RETRY_SECONDS
 from kafkalite.delivery import Delivery, PendingBatch
 from kafkalite.errors import ClosedError, KafkaTimeoutError, noted_on
 from kafkalite.model import Headers, Raw, RecordMetadata
+from kafkalite.transaction import Identity
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -41,11 +45,17 @@ class _NoRoom(Exception):  # noqa: N818  (a signal, not an error)
 class _Turns(sync.Producer):
     """A producer whose batches a thread commits, when the turn of the loop in which they were opened is over."""
 
-    def __init__(self, host: Host, settings: Mapping[str, Any], tell: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        settings: Mapping[str, Any],
+        identity: Identity | None,
+        tell: Callable[[BaseException | None], None],
+    ) -> None:
         """`tell` is called in the thread that commits, whenever it has: with the error that stopped it, if any."""
         self._host = host
         self._tell = tell
-        super().__init__(host.engine, host.store._known_topic, settings)
+        super().__init__(host.engine, host.store._known_topic, settings, identity)
         host.store._made.add(self)
 
     def _begin(self) -> None:
@@ -140,11 +150,13 @@ class _Turns(sync.Producer):
 class Producer:
     """Sends records to topics of one store, from `Store.producer`; for the tasks of one loop at a time."""
 
-    def __init__(self, host: Host, settings: Mapping[str, Any]) -> None:
+    def __init__(self, host: Host, settings: Mapping[str, Any], identity: Identity | None = None) -> None:
         self._host = host
+        self._identity = identity
         self._is_closing = False
+        self._made: weakref.WeakSet[Transaction] = weakref.WeakSet()
         self._begin()
-        self._sync = _Turns(host, settings, self._was_run)
+        self._sync = _Turns(host, settings, identity, self._was_run)
         self.settings: Mapping[str, Any] = self._sync.settings
         host.engine.after_fork(self._begin)
 
@@ -160,6 +172,8 @@ class Producer:
 
     async def __aenter__(self) -> Self:
         self._use()
+        if self._identity is not None:
+            await self._host.threads.call(self._identity.claim)
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -356,6 +370,21 @@ class Producer:
             finally:
                 self._for_many.discard(told)
 
+    # Transactions
+
+    def transaction(self, group: ConsumerGroup[Any, Any] | None = None) -> Transaction:
+        """A transaction, for one `async with` block: what is sent through it is committed as one at the block's end.
+
+        With `group` (whose `enable_auto_commit` is False) the offsets behind what it handed out are committed with it;
+        an exception, a cancelled task, `abort()` or a commit that fails hands that out again. What this producer sent
+        before is committed first, and meanwhile `send` raises `TransactionStateError`. Leaving the block raises
+        `OffsetConflictError`, `FencedMemberError`, `ProducerFencedError`, with nothing written; `OutcomeUnknownError`.
+        """
+        self._use()
+        transaction = Transaction(self._host, self._sync.transaction, group)
+        self._made.add(transaction)
+        return transaction
+
     # In the loop, told by the thread that commits
 
     def _was_run(self, error: BaseException | None) -> None:
@@ -393,7 +422,8 @@ class Producer:
         await self._host.threads.call(lambda: self._sync.flush(timeout))
 
     async def close(self) -> None:
-        """Commit what is left; idempotent. Raises `DeliveryError` for failures that no task was told.
+        """Commit what is left, abort its transaction; idempotent. Raises `DeliveryError` for failures that no task was
+        told.
 
         A cancelled close goes on in its thread; the store's own ends what it left.
         """
@@ -403,6 +433,8 @@ class Producer:
         if not self._host.engine.is_open:
             self._sync.close()
             return
+        for transaction in list(self._made):
+            await transaction.close()
         try:
             await self._host.threads.call(self._sync.settle)
         except KafkaTimeoutError:

@@ -25,6 +25,7 @@ from kafkalite.aio.producer import Producer
 from kafkalite.aio.share_group import ShareGroup
 from kafkalite.aio.threads import CHORES, Threads, outcome, tell_loop
 from kafkalite.aio.topic import Topic, handle_of
+from kafkalite.aio.transaction import Transaction
 from kafkalite.config import ConfigMapping, GroupSettings, ProducerSettings, StoreSettings, TopicSettings
 from kafkalite.errors import ClosedError, ConfigError, noted_on
 from kafkalite.group_admin import GroupInfo
@@ -109,7 +110,7 @@ class Store:
         self._sync = store
         self._host = Host(store, threads or Threads())
         self._appender = Appender(self._host.engine, self._host.threads)
-        self._made: weakref.WeakSet[Producer | ConsumerGroup[Any, Any] | ShareGroup[Any, Any]]
+        self._made: weakref.WeakSet[Producer | Transaction | ConsumerGroup[Any, Any] | ShareGroup[Any, Any]]
         self._made = weakref.WeakSet()
         self._closing: Future[None] | None = None
         self.path = store.path
@@ -231,14 +232,24 @@ class Store:
     def producer(self, *, config: ConfigMapping | None = None, **settings: Unpack[ProducerSettings]) -> Producer:
         """A producer with Kafka's settings, for `async with`; raises `ConfigError`.
 
-        `linger_ms` is 0 unless it is given: what the tasks send in one turn of the loop shares a commit anyway.
+        `linger_ms` is 0 unless it is given: what the tasks send in one turn of the loop shares a commit anyway. A
+        `transactional_id` is claimed when the producer is entered, or else when its first transaction is.
         """
         self._host.use()
         self._sync._use_to_write()
         given = settings_table.given("producer", settings, config)
-        producer = Producer(self._host, settings_table.defaults("producer") | {"linger_ms": 0.0} | given)
+        name = given.get("transactional_id")
+        identity = None if name is None else self._sync._identity(name)
+        producer = Producer(self._host, settings_table.defaults("producer") | {"linger_ms": 0.0} | given, identity)
         self._made.add(producer)
         return producer
+
+    def transaction(self, group: ConsumerGroup[Any, Any] | None = None) -> Transaction:
+        """As `Producer.transaction`, without a producer: any number may be open at once."""
+        self._host.use()
+        transaction = Transaction(self._host, self._sync.transaction, group)
+        self._made.add(transaction)
+        return transaction
 
     # Groups
 

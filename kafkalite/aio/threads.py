@@ -8,6 +8,7 @@ ends: cancelling the task that asked takes nothing back.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -67,6 +68,22 @@ async def outcome(done: "Future[T]") -> T:
 
     done.add_done_callback(lambda _: tell_loop(loop, tell))
     return await known
+
+
+async def settled(done: "Future[T]") -> T:
+    """As `outcome`, and to the end: a cancellation that comes meanwhile is raised when the outcome is known, with the
+    error as its cause if it is one.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not done.done():
+        try:
+            with contextlib.suppress(Exception):
+                await outcome(done)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from done.exception()
+    return done.result()
 
 
 def tell_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:

@@ -9,11 +9,12 @@ import kafkalite
 from kafkalite import aio
 
 NOT_HERE: dict[str, set[str]] = {
-    "Store": {"transaction"},
+    "Store": set(),
     "ConsumerGroup": {"run"},
     "ShareGroup": set(),
     "Topic": set(),
-    "Producer": {"transaction"},
+    "Producer": set(),
+    "Transaction": set(),
 }
 """What only the synchronous face has; `docs/how-to/asyncio.md` says so."""
 
