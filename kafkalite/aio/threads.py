@@ -8,7 +8,6 @@ ends: cancelling the task that asked takes nothing back.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -54,6 +53,11 @@ class Threads:
 
 async def outcome(done: "Future[T]") -> T:
     """Wait in the loop for what a thread does; cancelled it leaves that alone, and it may be waited for again."""
+    return await _known(done)
+
+
+def _known(done: "Future[T]") -> "asyncio.Future[T]":
+    """What a thread does, as a future of the running loop."""
     loop = asyncio.get_running_loop()
     known: asyncio.Future[T] = loop.create_future()
 
@@ -67,7 +71,7 @@ async def outcome(done: "Future[T]") -> T:
             known.set_exception(error)
 
     done.add_done_callback(lambda _: tell_loop(loop, tell))
-    return await known
+    return known
 
 
 async def settled(done: "Future[T]") -> T:
@@ -75,15 +79,15 @@ async def settled(done: "Future[T]") -> T:
     error as its cause if it is one.
     """
     cancelled: asyncio.CancelledError | None = None
-    while not done.done():
+    known = _known(done)
+    while not known.done():
         try:
-            with contextlib.suppress(Exception):
-                await outcome(done)
+            await asyncio.wait([known])
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        raise cancelled from done.exception()
-    return done.result()
+        raise cancelled from known.exception()
+    return known.result()
 
 
 def tell_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:
