@@ -69,20 +69,6 @@ def test_a_regex_picks_up_topics_that_come(store: Store, topic: Topic[Any, Any])
         assert {partition.topic for partition in group.assignment} == {"t", "t2"}
 
 
-def test_the_keeper_tells_of_topics_and_leaves_the_epoch_to_who_has_write(store: Store, topic: Topic[Any, Any]) -> None:
-    with store.consumer_group("g", re.compile(".*"), auto_offset_reset="latest") as group:
-        assert group.poll(timeout=0) == []
-        member = group._member
-        assert member is not None
-        epochs = member.page.epochs
-        epoch, other = epochs[member.place], store.topic("other")
-        until(member.has_changed, "the keeper to tell")
-        assert epochs[member.place] == epoch
-        while member.has_changed():
-            assert group.poll(timeout=0) == []
-        assert group.assignment == [TopicPartition(one.name, 0) for one in (other, topic)]
-
-
 def test_a_regex_means_whole_names_and_its_own_flags(store: Store) -> None:
     for name in ("orders", "Orders", "orders-2", "pre-orders"):
         filled(store, 1, name=name)
