@@ -1,4 +1,4 @@
-"""asyncio: many tasks share one commit, followers wait without threads, group members share the work.
+"""asyncio: many tasks share one commit, followers wait without threads, workers share the work, exactly once.
 
     python examples/asyncio_events.py
 
@@ -36,6 +36,24 @@ async def work(store: aio.Store, clicks: aio.Topic[str, int], done: list[int]) -
             done.append(record.value)
 
 
+async def bill(store: aio.Store, clicks: aio.Topic[str, int], bills: aio.Topic[str, int]) -> None:
+    """Exactly once: a bill and how far this has read are one commit, which an exception or a cancelled task aborts."""
+    async with store.consumer_group("bills", [clicks], enable_auto_commit=False) as group:
+        async for record in group.records(until="end"):
+            async with store.transaction(group) as tx:
+                await tx.send(bills, record.value, key=record.key)
+
+
+async def send_bills(store: aio.Store, bills: aio.Topic[str, int], sent: list[int]) -> None:
+    """A work queue: each bill goes to one of the workers, whatever partition it is in, and may be tried again."""
+    async with store.share_group("mailers", bills) as group:
+        async for record in group.records(until="end"):
+            if record.value % 50 == 0 and record.delivery_count == 1:
+                group.release(record)  # the mail server was busy
+            else:
+                sent.append(record.value)
+
+
 async def main() -> None:
     """Requests, watchers, workers: all in one loop."""
     with tempfile.TemporaryDirectory() as directory:
@@ -52,6 +70,12 @@ async def main() -> None:
             done: list[int] = []
             await asyncio.gather(*(work(store, clicks, done) for _ in range(3)))
             print("worked off:", set(done) == set(range(200)))
+
+            bills = await store.topic("bills", key=str, value=int)
+            await bill(store, clicks, bills)
+            sent: list[int] = []
+            await asyncio.gather(*(send_bills(store, bills, sent) for _ in range(3)))
+            print("bills sent:", len(sent), "each once:", sorted(sent) == list(range(200)))
             print("check:", "clean" if (await store.check()).ok else "damaged")
 
 

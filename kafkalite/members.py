@@ -101,7 +101,6 @@ class Members:
             return
         if catalogue not in (member.catalogue, member.told):
             member.told = catalogue
-            self.engine.wakeup.page.epochs[member.place] += 1
             self.engine.wakeup.poke([member.place])
         if member.has_changed():
             member.interrupt()

@@ -112,11 +112,11 @@ class Membership:
             cut()
 
     def has_changed(self) -> bool:
-        """Whether the group, or one that shares its place in the page, changed since `sync`."""
+        """Whether the group, one that shares its place in the page, or the catalogue changed since `sync`."""
         if self.is_held and self.hand is not None and self.hand.is_mine():
             return False
         try:
-            return bool(self.page.epochs[self._place] != self._seen)
+            return bool(self.page.epochs[self._place] != self._seen) or self.told > self.catalogue
         except ValueError as error:  # the page went with the store
             raise ClosedError("the store was closed meanwhile: open it again") from error
 

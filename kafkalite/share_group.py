@@ -49,9 +49,7 @@ class ShareGroup(Generic[K, V]):
         dead_letter: TopicState | None = None,
     ) -> None:
         self._closed = True
-        check_group_id(group_id)
-        _check_number("max_delivery_count", max_delivery_count, MAX_DELIVERY_COUNT)
-        _check_number("acquire_timeout_ms", acquire_timeout_ms, MAX_ACQUIRE_TIMEOUT_MS)
+        check_settings(group_id, max_delivery_count, acquire_timeout_ms)
         _check_topics(sources, dead_letter)
         self.group_id = group_id
         self._member = ShareMember(
@@ -133,12 +131,12 @@ class ShareGroup(Generic[K, V]):
         record (asking for the next one rejects it), `UnknownTopicError`, `CorruptRecordError`, `ClosedError`,
         `ForkedError`, `ConcurrentUseError`, and what a commit raises.
         """
-        if until not in ("end", None):
-            raise ConfigError(f"until={until!r} is not valid: give 'end', or None to wait for more")
-        if max_records is not None:
-            _check_number("max_records", max_records, 2**63 - 1)
+        check_reading(until, max_records)
+        return _Records(self, self._reading(until, max_records), timeout)
+
+    def _reading(self, until: Literal["end"] | None, max_records: int | None) -> "Reading":
         ends = self._use().ends() if until == "end" else None
-        return _Records(self._next, ends, max_records, timeout)
+        return Reading(ends, max_records)
 
     def poll(self, max_records: int = 500, timeout: float | None = 1.0) -> list[ShareRecord[K, V]]:
         """Up to `max_records` at once, waiting up to `timeout` seconds for the first; the next `poll` accepts them.
@@ -172,32 +170,44 @@ class ShareGroup(Generic[K, V]):
         finally:
             self._busy.release()
 
-    def _next(self, iterator: "_Records[K, V]") -> ShareRecord[K, V]:
-        member = self._use()
+    def _next(self, reading: "Reading", timeout: float | None) -> ShareRecord[K, V]:
+        """The next record; raises StopIteration at the end."""
+        self._use()
         self._be_alone()
         try:
-            if member.hand is not iterator.hand:
-                member.new_hand(iterator.hand)
-            member.confirm(is_poll=False)
-            deadline = Deadline(iterator.timeout)
-            while not member.is_stopped and iterator.left != 0:
-                item = member.take()
-                if item is not None:
-                    iterator.left -= 1
-                    if item.error is not None:
-                        raise item.error
-                    record: ShareRecord[K, V] = item.record
-                    return record
-                want = member.next_count() if iterator.left < 0 else min(member.next_count(), iterator.left)
-                if not member.fetch(want, iterator.ends, deadline):
-                    break
-                self._use()
-            iterator.is_over = True
-            member.is_stopped = False
-            member.give_back()
-            raise StopIteration
+            deadline = Deadline(timeout)
+            while (record := self._at_hand(reading)) is None:
+                if not self._fetch(reading, deadline):
+                    reading.is_over = True
+                    self._member.is_stopped = False
+                    self._member.give_back()
+                    raise StopIteration
+            return record
         finally:
             self._busy.release()
+
+    def _at_hand(self, reading: "Reading") -> ShareRecord[K, V] | None:
+        """The next record, if it was acquired already; takes no lock of the store."""
+        member = self._use()
+        if member.hand is not reading.hand:
+            member.new_hand(reading.hand)
+        member.confirm(is_poll=False)
+        item = member.take() if not member.is_stopped and reading.left else None
+        if item is None:
+            return None
+        reading.left -= 1
+        if item.error is not None:
+            raise item.error
+        record: ShareRecord[K, V] = item.record
+        return record
+
+    def _fetch(self, reading: "Reading", deadline: Deadline) -> bool:
+        """Acquire more, or wait for more; False at the end."""
+        member = self._member
+        if member.is_stopped or not reading.left:
+            return False
+        want = member.next_count() if reading.left < 0 else min(member.next_count(), reading.left)
+        return member.fetch(want, reading.ends, deadline)
 
     def _be_alone(self) -> None:
         """Raises `ConcurrentUseError` when another thread takes records now; `_busy` is to be released."""
@@ -247,22 +257,45 @@ class ShareGroup(Generic[K, V]):
         return self._use().describe()
 
 
-class _Records(Iterator[ShareRecord[K, V]], Generic[K, V]):
-    """The records of a share group, one at a time. An object, which survives raising."""
+class Reading:
+    """How far one iterator is: what it has in hand, how many records it may still give (below 0: any), its ends."""
 
-    def __init__(self, step: Any, ends: Ends, max_records: int | None, timeout: float | None) -> None:
-        self._step = step
+    __slots__ = ("ends", "hand", "is_over", "left")
+
+    def __init__(self, ends: Ends, max_records: int | None) -> None:
         self.ends = ends
         self.left = -1 if max_records is None else max_records
-        self.timeout = timeout
         self.hand = Hand()
         self.is_over = False
 
+
+class _Records(Iterator[ShareRecord[K, V]], Generic[K, V]):
+    """The records of a share group, one at a time. An object, which survives raising."""
+
+    def __init__(self, group: ShareGroup[K, V], reading: Reading, timeout: float | None) -> None:
+        self._group = group
+        self._reading = reading
+        self._timeout = timeout
+
     def __next__(self) -> ShareRecord[K, V]:
-        if self.is_over:
+        if self._reading.is_over:
             raise StopIteration
-        record: ShareRecord[K, V] = self._step(self)
-        return record
+        return self._group._next(self._reading, self._timeout)  # noqa: SLF001  (its iterator)
+
+
+def check_settings(group_id: str, max_delivery_count: int, acquire_timeout_ms: int) -> None:
+    """Raise `InvalidGroupIdError` or `ConfigError` for what no share group can have."""
+    check_group_id(group_id)
+    _check_number("max_delivery_count", max_delivery_count, MAX_DELIVERY_COUNT)
+    _check_number("acquire_timeout_ms", acquire_timeout_ms, MAX_ACQUIRE_TIMEOUT_MS)
+
+
+def check_reading(until: object, max_records: int | None) -> None:
+    """Raise `ConfigError` for what `records` does not take."""
+    if until not in ("end", None):
+        raise ConfigError(f"until={until!r} is not valid: give 'end', or None to wait for more")
+    if max_records is not None:
+        _check_number("max_records", max_records, 2**63 - 1)
 
 
 def _check_number(name: str, value: Any, most: int) -> None:

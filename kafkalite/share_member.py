@@ -42,6 +42,8 @@ LETTERS_AT_ONCE: Final = 500
 _log = logging.getLogger("kafkalite")
 
 Ends = Mapping[Lane, int] | None
+Wait = Callable[[Iterable[int], Callable[[], bool], Deadline], object]
+"""Sleep until one of these logs grows and it is ready, or the deadline passes: as `Wakeup.wait`."""
 
 
 class ShareSource(NamedTuple):
@@ -82,6 +84,7 @@ class ShareMember:
         self.is_stopped = self.is_closed = False
         self.hand = Hand()
         self.pace = Pace()
+        self.wait: Wait = engine.wakeup.wait
         self._sources = list(sources)
         self._known = [0] * len(self._sources)
         self._dead_letter = None if dead_letter is None else TopicEncoder(dead_letter, resolve_key(None), resolve(None))
@@ -95,7 +98,7 @@ class ShareMember:
         self._turn = 0
         self._visiting = threading.Lock()
         self._lock = threading.Lock()
-        self._ready: deque[tuple[Item, bool]] = deque()
+        self._ready: deque[Item] = deque()
         self._said: dict[Lane, list[Acknowledgement]] = {}
         self._refused: list[str] = []
         self._is_due = False
@@ -138,7 +141,7 @@ class ShareMember:
     def new_hand(self, hand: Hand) -> None:
         """An iterator or a poll begins: what the former one left in hand is handed out again, first."""
         with self._lock:
-            self._ready.extendleft((item, True) for item in reversed(self.hand.held.values()))
+            self._ready.extendleft(item._replace(was_handed_out=True) for item in reversed(self.hand.held.values()))
             self.hand.held.clear()
             self.hand = hand
 
@@ -157,7 +160,7 @@ class ShareMember:
         now_ms = clock.boot_ms()
         with self._lock:
             while self._ready:
-                item, _ = self._ready.popleft()
+                item = self._ready.popleft()
                 if item.until_ms > now_ms:
                     record = item.record
                     self.hand.held[record.topic, record.partition, record.offset] = item
@@ -169,7 +172,15 @@ class ShareMember:
         record = item.record
         with self._lock:
             del self.hand.held[record.topic, record.partition, record.offset]
-            self._ready.appendleft((item, False))
+            self._ready.appendleft(item)
+
+    def withdraw(self) -> None:
+        """What is in hand was taken for somebody who never got it: it goes back to the group, with what is ready."""
+        with self._lock:
+            self._ready.extendleft(reversed(self.hand.held.values()))
+            self.hand.held.clear()
+            self._give_back()
+        self._visit()
 
     def give_back(self) -> None:
         """What is ready goes back to the group, and what is to be said is said."""
@@ -179,8 +190,8 @@ class ShareMember:
 
     def _give_back(self) -> None:
         """Under `_lock`."""
-        for item, was_handed_out in self._ready:
-            self._say(item, Verb.RELEASE if was_handed_out else Verb.RETURN)
+        for item in self._ready:
+            self._say(item, Verb.RELEASE if item.was_handed_out else Verb.RETURN)
         self._ready.clear()
 
     # Acknowledging
@@ -307,7 +318,7 @@ class ShareMember:
             now = self._state.survey(lanes, ends)
             return bool(now.candidates) or (ends is not None and not now.unfinished)
 
-        self.engine.wakeup.wait(log_ids, ready, Deadline(seconds))
+        self.wait(log_ids, ready, Deadline(seconds))
 
     # Visiting the store
 
@@ -383,7 +394,7 @@ class ShareMember:
                 said.append((lane, Acknowledgement(run.unread_from, one.last, verb)))
         self.pace.begin(len(items))
         with self._lock:
-            self._ready.extend((item, False) for item in items)
+            self._ready.extend(items)
             for lane, acknowledgement in said:
                 _add(self._said.setdefault(lane, []), acknowledgement)
         if failure is not None:

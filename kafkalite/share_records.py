@@ -50,6 +50,7 @@ class Item(NamedTuple):
     record: ShareRecord[Any, Any]
     error: DeserializationError | None
     until_ms: int
+    was_handed_out: bool = False
 
 
 class Run(NamedTuple):

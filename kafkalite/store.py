@@ -287,19 +287,19 @@ class Store:
         self._use_to_write()
         found = resolve_producer(settings, config)
         name = found["transactional_id"]
-        identity = None if name is None else self._identity(name, found["max_block_ms"] / 1000)
+        identity = None if name is None else self._identity(name)
+        if identity is not None:
+            identity.claim(found["max_block_ms"] / 1000)
         producer = Producer(self._engine, self._known_topic, found, identity)
         self._made.add(producer)
         return producer
 
-    def _identity(self, transactional_id: str, timeout: float) -> "Identity":
-        """This handle's claim of a transactional id, made once."""
+    def _identity(self, transactional_id: str) -> "Identity":
+        """What claims a transactional id for this handle; made once."""
         from kafkalite.transactional_id import Identity, check_transactional_id  # noqa: PLC0415  (as above)
 
         check_transactional_id(transactional_id)
-        identity = self._identities.setdefault(transactional_id, Identity(self._engine, transactional_id))
-        identity.claim(timeout)
-        return identity
+        return self._identities.setdefault(transactional_id, Identity(self._engine, transactional_id))
 
     def transaction(self, group: "ConsumerGroup[Any, Any] | None" = None) -> "Transaction":
         """As `Producer.transaction`, without a producer: any number may be open at once."""

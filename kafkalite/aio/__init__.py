@@ -10,13 +10,27 @@
 
 What takes a lock or a flush is done by a few threads of the store, and what many tasks ask for at the same time shares
 a commit. What waits for more records is woken by the loop, which watches a socket. Cancelling a task that appends or
-sends takes nothing back. Errors, records, serdes and settings are those of `kafkalite`.
+sends takes nothing back; one that waits for records has taken none; one in a transaction aborts it. Errors, records,
+serdes and settings are those of `kafkalite`.
 """
 
 from kafkalite.aio.consumer_group import ConsumerGroup
 from kafkalite.aio.iteration import BatchIterator, RecordIterator
 from kafkalite.aio.producer import Producer
+from kafkalite.aio.share_group import ShareGroup
 from kafkalite.aio.store import Connecting, Store, connect
 from kafkalite.aio.topic import Topic
+from kafkalite.aio.transaction import Transaction
 
-__all__ = ["BatchIterator", "Connecting", "ConsumerGroup", "Producer", "RecordIterator", "Store", "Topic", "connect"]
+__all__ = [
+    "BatchIterator",
+    "Connecting",
+    "ConsumerGroup",
+    "Producer",
+    "RecordIterator",
+    "ShareGroup",
+    "Store",
+    "Topic",
+    "Transaction",
+    "connect",
+]

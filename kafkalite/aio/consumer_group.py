@@ -1,26 +1,24 @@
 """ConsumerGroup: a task's loop as a member of a group.
 
 Underneath is the synchronous member. What it does under a lock (joining, committing, going along with the group's
-changes, taking the next batch in hand) a thread does, one such step after another; the records of a batch are handed
-out in the loop; and when there are none the loop watches the wake-up socket. So the rules are the same ones: asking
-the iterator for more confirms what was handed out before, and leaving, an exception or a cancelled task confirm
-nothing. A cancelled `anext`, `poll` or `batches` has taken nothing: what a thread took in hand for it is put back.
+changes, taking the next batch in hand) is a step, which a thread does (`steps`); the records of a batch are handed out
+in the loop. So the rules are the same ones: asking the iterator for more confirms what was handed out before, and
+leaving, an exception or a cancelled task confirm nothing. A cancelled `anext`, `poll` or `batches` has taken nothing.
 """
 
 import asyncio
-import contextlib
-import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
+from functools import partial
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from kafkalite import consumer_group as sync
 from kafkalite.aio.host import Host
 from kafkalite.aio.iteration import RECORDS_A_TURN
-from kafkalite.aio.threads import outcome
+from kafkalite.aio.steps import CANCELLED, NothingYet, Steps
 from kafkalite.clock import Deadline
-from kafkalite.errors import ClosedError, ConcurrentUseError, OffsetOutOfRangeError, noted_on
+from kafkalite.errors import OffsetOutOfRangeError, noted_on
 from kafkalite.iteration import RecordBatch
 from kafkalite.membership import Membership
 from kafkalite.model import Record, TopicPartition
@@ -37,19 +35,10 @@ LOOK_SECONDS: Final = 1.0
 """How often a thread that waits for a callback looks whether its loop is still there."""
 
 
-class _NothingYet(Exception):  # noqa: N818  (a signal between two steps, not an error)
-    """There is nothing to hand out until one of these logs grows, or the group changes."""
-
-    def __init__(self, log_ids: list[int], ready: Callable[[], bool]) -> None:
-        super().__init__()
-        self.log_ids = log_ids
-        self.ready = ready
-
-
 class _Member(sync.ConsumerGroup[K, V]):
     """A member that says so when it would have to wait."""
 
-    def _wait(self, member: Membership, deadline: Deadline) -> None:  # noqa: ARG002  (the synchronous one waits; this one says that there is nothing)
+    def _wait(self, member: Membership, deadline: Deadline) -> None:
         member.is_waiting = True
         share = self._share
         logs = share.readable()
@@ -60,7 +49,13 @@ class _Member(sync.ConsumerGroup[K, V]):
             except OffsetOutOfRangeError:  # the next step sees to it
                 return True
 
-        raise _NothingYet([*logs, member.place], ready)
+        raise NothingYet([*logs, member.place], ready, deadline)
+
+    def asked(self, take: Callable[[float | None], T], left: float | None) -> T:
+        """A step for who asks for records: he waits no more, unless it says so again."""
+        with self._use() as member:
+            member.works()
+            return take(left)
 
     def put_back(self) -> None:
         """Nobody got what was taken in hand: it is the next to be handed out."""
@@ -84,8 +79,7 @@ class ConsumerGroup(Generic[K, V]):
         called = tuple(None if callback is None else self._caller(callback) for callback in callbacks)
         self._sync: _Member[K, V] = _Member(host.engine, group_id, subscription, settings, called)  # type: ignore[arg-type]
         host.store._made.add(self._sync)
-        self._last: Future[Any] | None = None
-        self._is_in_use = False
+        self._steps = Steps(host, f"member of group {group_id!r}")
         self.group_id = group_id
         self.settings: Mapping[str, Any] = self._sync.settings
 
@@ -107,15 +101,15 @@ class ConsumerGroup(Generic[K, V]):
         self._host.use()
         self._loop = asyncio.get_running_loop()
         try:
-            await self._step(self._sync.join)
-        except (asyncio.CancelledError, GeneratorExit):
-            self._begin_if_open(self._sync.close)
+            await self._steps.do(self._sync.join)
+        except CANCELLED:
+            self._steps.begin_if_open(self._sync.close)
             raise
 
     async def close(self) -> None:
         """Leave: commit what was confirmed, give up all partitions. Idempotent; cancelled it is done all the same."""
-        if not self._host.threads.is_closed:  # closing the store leaves
-            await self._step(self._sync.close)
+        if not self._steps.are_over:  # closing the store leaves
+            await self._steps.do(self._sync.close)
 
     def stop(self) -> None:
         """End the loop as if there were nothing more; from any task or thread, or a signal's handler."""
@@ -149,49 +143,9 @@ class ConsumerGroup(Generic[K, V]):
         return await self._take(lambda left: self._sync.poll(max_records, left), timeout)
 
     async def _take(self, take: Callable[[float | None], T], timeout: float | None) -> T:
-        """What a step takes in hand; waits in the loop while there is nothing."""
-        deadline = Deadline(timeout)
-        with self._one_task():
-            while True:
-                self._host.use()
-                try:
-                    return await self._step(functools.partial(take, deadline.timeout()))
-                except (asyncio.CancelledError, GeneratorExit):
-                    self._begin_if_open(self._sync.put_back)
-                    raise
-                except _NothingYet as nothing:
-                    log_ids, is_there = nothing.log_ids, nothing.ready
-                await self._host.watch().until(log_ids, functools.partial(self._ready, is_there), deadline)
+        return await self._steps.take(partial(self._sync.asked, take), timeout, self._sync.put_back)
 
-    def _ready(self, is_there: Callable[[], bool]) -> bool:
-        self._host.use()
-        return not self._host.may_look() or is_there()  # who may not look now has a thread look
-
-    @contextlib.contextmanager
-    def _one_task(self) -> Iterator[None]:
-        if self._is_in_use:
-            raise ConcurrentUseError(f"another task reads as this member of group {self.group_id!r}: make one for each")
-        self._is_in_use = True
-        try:
-            yield
-        finally:
-            self._is_in_use = False
-
-    # Steps in threads, one after another
-
-    async def _step(self, work: Callable[[], T]) -> T:
-        return await outcome(self._begin(work))
-
-    def _begin(self, work: Callable[[], T]) -> "Future[T]":
-        """Have it done after what was begun before, whoever still waits for that."""
-        done = self._host.threads.start(functools.partial(_after, self._last, work))
-        self._last = done
-        return done
-
-    def _begin_if_open(self, work: Callable[[], object]) -> None:
-        """As `_begin`, when the task is being cancelled; closing the store does the same."""
-        with contextlib.suppress(ClosedError):
-            self._begin(work)
+    # Callbacks
 
     def _caller(self, callback: Callback) -> sync.Callback:
         """A callback of the synchronous member, in its thread, that has the loop call ours."""
@@ -270,13 +224,7 @@ class ConsumerGroup(Generic[K, V]):
 
     async def _used(self, work: Callable[[], T]) -> T:
         self._host.use()
-        return await self._step(work)
-
-
-def _after(previous: "Future[Any] | None", work: Callable[[], T]) -> T:
-    if previous is not None:
-        wait([previous])
-    return work()
+        return await self._steps.do(work)
 
 
 class _Records(AsyncIterator[Record[K, V]], Generic[K, V]):

@@ -8,19 +8,24 @@ left. With `linger_ms` it begins that much later, or when a batch is full.
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, Final, Self, TypeVar, overload
 
 from kafkalite import producer as sync
+from kafkalite.aio.consumer_group import ConsumerGroup
 from kafkalite.aio.host import Host
 from kafkalite.aio.threads import tell_loop
-from kafkalite.aio.topic import Topic
+from kafkalite.aio.topic import Topic, handle_of
+from kafkalite.aio.transaction import Transaction
 from kafkalite.clock import Deadline
 from kafkalite.commit_queue import RETRY_SECONDS
 from kafkalite.delivery import Delivery, PendingBatch
-from kafkalite.errors import ClosedError, ConfigError, KafkaTimeoutError, noted_on
+from kafkalite.errors import ClosedError, KafkaTimeoutError, noted_on
 from kafkalite.model import Headers, Raw, RecordMetadata
+from kafkalite.transactional_id import Identity
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -41,11 +46,17 @@ class _NoRoom(Exception):  # noqa: N818  (a signal, not an error)
 class _Turns(sync.Producer):
     """A producer whose batches a thread commits, when the turn of the loop in which they were opened is over."""
 
-    def __init__(self, host: Host, settings: Mapping[str, Any], tell: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        settings: Mapping[str, Any],
+        identity: Identity | None,
+        tell: Callable[[BaseException | None], None],
+    ) -> None:
         """`tell` is called in the thread that commits, whenever it has: with the error that stopped it, if any."""
         self._host = host
         self._tell = tell
-        super().__init__(host.engine, host.store._known_topic, settings)
+        super().__init__(host.engine, host.store._known_topic, settings, identity)
         host.store._made.add(self)
 
     def _begin(self) -> None:
@@ -140,11 +151,13 @@ class _Turns(sync.Producer):
 class Producer:
     """Sends records to topics of one store, from `Store.producer`; for the tasks of one loop at a time."""
 
-    def __init__(self, host: Host, settings: Mapping[str, Any]) -> None:
+    def __init__(self, host: Host, settings: Mapping[str, Any], identity: Identity | None = None) -> None:
         self._host = host
+        self._identity = identity
         self._is_closing = False
+        self._made: weakref.WeakSet[Transaction] = weakref.WeakSet()
         self._begin()
-        self._sync = _Turns(host, settings, self._was_run)
+        self._sync = _Turns(host, settings, identity, self._was_run)
         self.settings: Mapping[str, Any] = self._sync.settings
         host.engine.after_fork(self._begin)
 
@@ -160,6 +173,8 @@ class Producer:
 
     async def __aenter__(self) -> Self:
         self._use()
+        if self._identity is not None:
+            await self._host.threads.call(partial(self._identity.claim, self.settings["max_block_ms"] / 1000))
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -219,7 +234,7 @@ class Producer:
         sent; later what kept the record from being committed. `timestamp_ms` is now, or since 1970 UTC.
         """
         loop = self._use()
-        handle = _handle(topic)
+        handle = handle_of(topic)
         delivery: Delivery[RecordMetadata] = await self._added(
             lambda: self._sync.send(
                 handle, value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers
@@ -308,7 +323,7 @@ class Producer:
         the task was cancelled, is sent.
         """
         self._use()
-        handle = _handle(topic)
+        handle = handle_of(topic)
         streams = [None if column is None else iter(column) for column in (values, keys, timestamps_ms, headers)]
         deliveries: list[Delivery[dict[int, range]]] = []
         while True:
@@ -356,6 +371,21 @@ class Producer:
             finally:
                 self._for_many.discard(told)
 
+    # Transactions
+
+    def transaction(self, group: ConsumerGroup[Any, Any] | None = None) -> Transaction:
+        """A transaction, for one `async with` block: what is sent through it is committed as one at the block's end.
+
+        With `group` (whose `enable_auto_commit` is False) the offsets behind what it handed out are committed with it;
+        an exception, a cancelled task, `abort()` or a commit that fails hands that out again. What this producer sent
+        before is committed first, and meanwhile `send` raises `TransactionStateError`. Leaving the block raises
+        `OffsetConflictError`, `FencedMemberError`, `ProducerFencedError`, with nothing written; `OutcomeUnknownError`.
+        """
+        self._use()
+        transaction = Transaction(self._host, self._sync.transaction, group)
+        self._made.add(transaction)
+        return transaction
+
     # In the loop, told by the thread that commits
 
     def _was_run(self, error: BaseException | None) -> None:
@@ -393,7 +423,8 @@ class Producer:
         await self._host.threads.call(lambda: self._sync.flush(timeout))
 
     async def close(self) -> None:
-        """Commit what is left; idempotent. Raises `DeliveryError` for failures that no task was told.
+        """Commit what is left, abort its transaction; idempotent. Raises `DeliveryError` for failures that no task was
+        told.
 
         A cancelled close goes on in its thread; the store's own ends what it left.
         """
@@ -403,21 +434,14 @@ class Producer:
         if not self._host.engine.is_open:
             self._sync.close()
             return
+        for transaction in list(self._made):
+            await transaction.close()
         try:
             await self._host.threads.call(self._sync.settle)
         except KafkaTimeoutError:
             self._sync.abandon()
             raise
         self._sync.close()  # there is nothing left, so it does not wait
-
-
-def _handle(topic: Any) -> Any:
-    """The synchronous topic, or the name."""
-    if isinstance(topic, Topic):
-        return topic._sync
-    if isinstance(topic, str):
-        return topic
-    raise ConfigError(f"topic={topic!r} is not valid: give a Topic of this store, or the name of one")
 
 
 def _wake(told: "asyncio.Future[None]") -> None:

@@ -15,16 +15,20 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from kafkalite import config as settings_table
+from kafkalite import share_group as sync_share_group
 from kafkalite import store as sync
 from kafkalite.aio.appending import Appender
 from kafkalite.aio.consumer_group import Callback, ConsumerGroup
 from kafkalite.aio.host import Host
 from kafkalite.aio.iteration import Batches, RecordIterator
 from kafkalite.aio.producer import Producer
+from kafkalite.aio.share_group import ShareGroup
 from kafkalite.aio.threads import CHORES, Threads, outcome, tell_loop
-from kafkalite.aio.topic import Topic
+from kafkalite.aio.topic import Topic, handle_of
+from kafkalite.aio.transaction import Transaction
 from kafkalite.config import ConfigMapping, GroupSettings, ProducerSettings, StoreSettings, TopicSettings
 from kafkalite.errors import ClosedError, ConfigError, noted_on
+from kafkalite.group_admin import GroupInfo
 from kafkalite.iteration import resolve_range
 from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.serde import Serde, resolve, resolve_key
@@ -106,7 +110,8 @@ class Store:
         self._sync = store
         self._host = Host(store, threads or Threads())
         self._appender = Appender(self._host.engine, self._host.threads)
-        self._made: weakref.WeakSet[Producer | ConsumerGroup[Any, Any]] = weakref.WeakSet()
+        self._made: weakref.WeakSet[Producer | Transaction | ConsumerGroup[Any, Any] | ShareGroup[Any, Any]]
+        self._made = weakref.WeakSet()
         self._closing: Future[None] | None = None
         self.path = store.path
 
@@ -227,16 +232,31 @@ class Store:
     def producer(self, *, config: ConfigMapping | None = None, **settings: Unpack[ProducerSettings]) -> Producer:
         """A producer with Kafka's settings, for `async with`; raises `ConfigError`.
 
-        `linger_ms` is 0 unless it is given: what the tasks send in one turn of the loop shares a commit anyway.
+        `linger_ms` is 0 unless it is given: what the tasks send in one turn of the loop shares a commit anyway. A
+        `transactional_id` is claimed when the producer is entered, or else when its first transaction is.
         """
         self._host.use()
         self._sync._use_to_write()
         given = settings_table.given("producer", settings, config)
-        producer = Producer(self._host, settings_table.defaults("producer") | {"linger_ms": 0.0} | given)
+        name = given.get("transactional_id")
+        identity = None if name is None else self._sync._identity(name)
+        producer = Producer(self._host, settings_table.defaults("producer") | {"linger_ms": 0.0} | given, identity)
         self._made.add(producer)
         return producer
 
+    def transaction(self, group: ConsumerGroup[Any, Any] | None = None) -> Transaction:
+        """As `Producer.transaction`, without a producer: any number may be open at once."""
+        self._host.use()
+        transaction = Transaction(self._host, self._sync.transaction, group)
+        self._made.add(transaction)
+        return transaction
+
     # Groups
+
+    async def groups(self) -> list[GroupInfo]:
+        """All consumer groups, by name: their state, members, partitions and lag."""
+        self._host.use()
+        return await self._host.threads.call(self._sync.groups)
 
     @overload
     def consumer_group(
@@ -315,6 +335,68 @@ class Store:
         group: ConsumerGroup[Any, Any] = ConsumerGroup(
             self._host, group_id, wanted, given_group_settings(settings, config), callbacks
         )
+        self._made.add(group)
+        return group
+
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: Topic[K, V] | Sequence[Topic[K, V]],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[K, V]: ...
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: str | Sequence[str],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[bytes, Raw]: ...
+    @overload
+    def share_group(
+        self,
+        group_id: str,
+        topics: Sequence[str | Topic[Any, Any]],
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[Any, Any]: ...
+    def share_group(
+        self,
+        group_id: str,
+        topics: Any,
+        *,
+        max_delivery_count: int = 5,
+        acquire_timeout_ms: int = 30_000,
+        dead_letter: str | Topic[Any, Any] | None = None,
+    ) -> ShareGroup[Any, Any]:
+        """A work queue over topics (KIP-932), for `async with`; as `kafkalite.Store.share_group`.
+
+        Raises `ConfigError`, `InvalidGroupIdError`; entering raises `UnknownTopicError`.
+        """
+        self._host.use()
+        self._sync._use_to_write()
+        sync_share_group.check_settings(group_id, max_delivery_count, acquire_timeout_ms)
+        wanted = [handle_of(one) for one in ([topics] if isinstance(topics, str | Topic) else topics)]
+        letters = None if dead_letter is None else handle_of(dead_letter)
+
+        def make() -> sync_share_group.ShareGroup[Any, Any]:
+            return self._sync.share_group(
+                group_id,
+                wanted,
+                max_delivery_count=max_delivery_count,
+                acquire_timeout_ms=acquire_timeout_ms,
+                dead_letter=letters,
+            )
+
+        group: ShareGroup[Any, Any] = ShareGroup(self._host, group_id, make)
         self._made.add(group)
         return group
 

@@ -53,6 +53,11 @@ class Threads:
 
 async def outcome(done: "Future[T]") -> T:
     """Wait in the loop for what a thread does; cancelled it leaves that alone, and it may be waited for again."""
+    return await _known(done)
+
+
+def _known(done: "Future[T]") -> "asyncio.Future[T]":
+    """What a thread does, as a future of the running loop."""
     loop = asyncio.get_running_loop()
     known: asyncio.Future[T] = loop.create_future()
 
@@ -66,7 +71,23 @@ async def outcome(done: "Future[T]") -> T:
             known.set_exception(error)
 
     done.add_done_callback(lambda _: tell_loop(loop, tell))
-    return await known
+    return known
+
+
+async def settled(done: "Future[T]") -> T:
+    """As `outcome`, and to the end: a cancellation that comes meanwhile is raised when the outcome is known, with the
+    error as its cause if it is one.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    known = _known(done)
+    while not known.done():
+        try:
+            await asyncio.wait([known])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from known.exception()
+    return known.result()
 
 
 def tell_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:

@@ -166,3 +166,12 @@ class Topic(Generic[K, V]):
         self._host.use()
         await self._host.until_may_look()
         return self._sync.end_offsets()
+
+
+def handle_of(topic: Any) -> Any:
+    """The synchronous topic, or the name."""
+    if isinstance(topic, Topic):
+        return topic._sync
+    if isinstance(topic, str):
+        return topic
+    raise ConfigError(f"topic={topic!r} is not valid: give a Topic of this store, or the name of one")

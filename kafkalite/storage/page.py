@@ -116,13 +116,18 @@ class SharedPage:
             self.armed[log_id & ARMED_MASK] = 1
 
     def disarm(self, log_id: int) -> bool:
-        """Whether somebody sleeps, perhaps on this log: they are to be woken now, and arm again if they sleep again."""
+        """Whether somebody sleeps, perhaps on this log: they are to be woken now, and arm again if they sleep again.
+
+        A byte that is clear stays untouched: clearing it would forget who arms between the look and the write, and
+        whom nobody is about to wake.
+        """
         try:
-            was_armed = bool(self.armed[log_id & ARMED_MASK])
+            if not self.armed[log_id & ARMED_MASK]:
+                return False
             self.armed[log_id & ARMED_MASK] = 0
         except ValueError:
             return False
-        return was_armed
+        return True
 
     def close(self) -> None:
         """Let go of the map."""

@@ -3,7 +3,7 @@
 Who waits binds a UNIX datagram socket in `run/`, arms the log's byte in the shared page, looks once more whether
 there is something, and sleeps on the socket for at most a second. Whoever publishes looks at the byte: usually 0, and
 that is all it costs; when it is 1 he clears it and pokes every socket in `run/`. The order (bind, arm, look; publish,
-disarm, list) leaves no gap in which a wake-up is lost; the second is for what is killed between.
+disarm if armed, list) leaves no gap in which a wake-up is lost; the second is for what is killed between.
 
 A socket's path may be 108 bytes long, a store's directory longer: it is named relative to a directory descriptor.
 """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import kafkalite
-from kafkalite import ClosedError, ConcurrentUseError, TopicPartition, UnknownTopicError, aio
+from kafkalite import ClosedError, ConcurrentUseError, FencedMemberError, TopicPartition, UnknownTopicError, aio
 from kafkalite.testing import procs
 
 from .kit import PATIENCE, in_loop, ours, sockets, soon, turns
@@ -272,6 +272,23 @@ async def test_closing_the_store_leaves_the_group_and_ends_who_waits(path: Path)
         await group.poll()
     with kafkalite.connect(path) as again, again.consumer_group("g", ["t"]) as member:
         assert member.committed() == {ZERO: 1}
+
+
+@in_loop
+async def test_a_member_that_waited_once_is_still_fenced_when_it_asks_for_nothing_more(path: Path) -> None:
+    async with aio.connect(path) as store:
+        topic = await store.topic("t", value=int)
+        async with store.consumer_group("g", [topic], max_poll_interval_ms=200) as group:
+            waiting = asyncio.create_task(anext(aiter(group)))  # type: ignore[arg-type]
+            await soon(lambda: sockets(store) != [])
+            await topic.append(1)
+            await waiting
+            member = group._sync._member
+            assert member is not None
+            assert member.hand is not None
+            await soon(lambda: not member.hand.is_mine())
+            with pytest.raises(FencedMemberError):
+                await group.commit()
 
 
 @in_loop

@@ -388,6 +388,23 @@ async def main():
                 pass
         assert scope.cancelled_caught
         assert len([record async for record in topic.read()]) == 20
+        with anyio.move_on_after(0.05) as scope:
+            async with producer.transaction() as tx:
+                await tx.send(topic, b"aborted")
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        with anyio.CancelScope() as scope:
+            async with producer.transaction() as tx:
+                sent = await tx.send(topic, b"committed")
+                scope.cancel()
+        assert sent.result().offset == 20
+        async with store.share_group("g", [topic]) as group:
+            assert len(await group.poll()) == 21
+            with anyio.move_on_after(0.05) as scope:
+                await group.poll(timeout=None)
+            assert scope.cancelled_caught
+            await group.commit()
+            assert sum((await group.lag()).values()) == 0
 
 anyio.run(main, backend="asyncio")
 """

@@ -9,10 +9,12 @@ import kafkalite
 from kafkalite import aio
 
 NOT_HERE: dict[str, set[str]] = {
-    "Store": {"share_group", "transaction", "groups"},
+    "Store": set(),
     "ConsumerGroup": {"run"},
+    "ShareGroup": set(),
     "Topic": set(),
-    "Producer": {"transaction"},
+    "Producer": set(),
+    "Transaction": set(),
 }
 """What only the synchronous face has; `docs/how-to/asyncio.md` says so."""
 

@@ -16,7 +16,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 EXPECTED = {
     "asyncio_events": [
-        r"^requests answered: 200\neach of 10 watchers saw: \{200\}\nworked off: True\ncheck: clean\n$",
+        r"^requests answered: 200\neach of 10 watchers saw: \{200\}\nworked off: True\n",
+        r"bills sent: 200 each once: True\ncheck: clean\n$",
     ],
     "confluent_compat": [
         (

@@ -90,6 +90,28 @@ def test_a_poke_when_nobody_sleeps_is_no_harm(wakeups: tuple[Wakeup, Wakeup]) ->
     assert not wakeups[0].page.disarm(16)
 
 
+class Between:
+    """Armed bytes, where somebody arms in between each look at one and whatever follows it."""
+
+    def __init__(self, armed: memoryview) -> None:
+        self._armed = armed
+
+    def __getitem__(self, place: int) -> int:
+        found = self._armed[place]
+        self._armed[place] = 1
+        return found
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self._armed[place] = value
+
+
+def test_who_arms_while_another_looks_in_vain_is_not_forgotten() -> None:
+    page = SharedPage(None)
+    page.armed = Between(page.armed)  # type: ignore[assignment]
+    assert not page.disarm(16)  # of nobody, so nobody is poked
+    assert page.disarm(16)
+
+
 def test_a_socket_of_a_killed_process_is_swept_away(wakeups: tuple[Wakeup, Wakeup], tmp_path: Path) -> None:
     receiver, path = wakeups[0]._bind()
     assert receiver is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import kafkalite
-from kafkalite import Record, RecordBatch, RecordMetadata, TopicPartition, aio
+from kafkalite import Delivery, Record, RecordBatch, RecordMetadata, ShareRecord, TopicPartition, aio
 
 
 @dataclass
@@ -56,8 +56,36 @@ async def main() -> None:
             assert_type(await group.lag(), dict[TopicPartition, int])
         assert_type(store.consumer_group("g", "orders"), aio.ConsumerGroup[bytes, bytes | None])
         assert_type(store.consumer_group("g", re.compile("o.*"), key=str, value=int), aio.ConsumerGroup[str, int])
+        assert_type(await store.groups(), list[kafkalite.GroupInfo])
+
+        await shared(store, orders)
+        async with store.producer(transactional_id="t") as producer, producer.transaction(group) as tx:
+            assert_type(tx, aio.Transaction)
+            assert_type(await tx.send(orders, Order(1, 2.0)), Delivery[RecordMetadata])
+            assert_type(await tx.send_many("raw", [b"x"]), Delivery[dict[int, range]])
+            await tx.send("raw", "text")  # type: ignore[call-overload]  # error
+            await tx.abort()
+        with store.transaction():  # type: ignore[attr-defined]  # error
+            pass
         assert_type(await store.check(), kafkalite.Report)
         assert_type((await store.backup("copy.klite")).path.name, str)
+
+
+async def shared(store: aio.Store, orders: aio.Topic[bytes, Order]) -> None:
+    async with store.share_group("workers", orders, dead_letter="failed") as queue:
+        assert_type(queue, aio.ShareGroup[bytes, Order])
+        async for job in queue:
+            assert_type(job, ShareRecord[bytes, Order])
+            assert_type(job.delivery_count, int)
+            queue.accept(job)
+            queue.release(job, delay=1)
+        assert_type(await queue.poll(10), list[ShareRecord[bytes, Order]])
+        assert_type(await queue.lag(), dict[TopicPartition, int])
+        await queue.commit()
+    assert_type(store.share_group("g", ["orders"]), aio.ShareGroup[bytes, bytes | None])
+    assert_type(store.share_group("g", [orders, "raw"]), aio.ShareGroup[Any, Any])
+    store.share_group("g", orders, max_deliveries=3)  # type: ignore[call-overload]  # error
+    store.transaction(queue)  # type: ignore[arg-type]  # error
 
 
 asyncio.run(main())
