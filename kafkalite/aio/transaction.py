@@ -6,7 +6,7 @@ cancellation that comes meanwhile is raised once it is known what became of it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -19,7 +19,7 @@ from kafkalite.aio.threads import settled
 from kafkalite.aio.topic import Topic, handle_of
 from kafkalite.delivery import Delivery
 from kafkalite.errors import ConfigError, TransactionStateError, noted_on
-from kafkalite.model import Headers, Raw, RecordMetadata
+from kafkalite.model import GroupMetadata, Headers, Raw, RecordMetadata, TopicPartition
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -184,7 +184,27 @@ class Transaction:
             self._sync._refuse_over()
             raise TransactionStateError("this transaction is being begun or ended by another task: begin one for each")
 
+    async def send_offsets(
+        self,
+        offsets: Mapping[TopicPartition, int],
+        group: GroupMetadata,
+        *,
+        metadata: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
+        """Commit *next* offsets of a consumer elsewhere with the transaction; as `Transaction.send_offsets`."""
+        self._refuse_over()
+        await self._steps.do(partial(self._sync.send_offsets, offsets, group, metadata=metadata))
+
     # Ending
+
+    async def commit(self, timeout: float | None = None) -> None:
+        """End the transaction, committing it; the block may be left then. As the synchronous `Transaction.commit`."""
+        self._refuse_over()
+        self._is_open = False
+        try:
+            await settled(self._steps.begin(partial(self._sync.commit, timeout)))
+        finally:
+            self._is_open = self._sync._phase is sync.Phase.OPEN  # the store was busy: nothing has happened
 
     async def abort(self) -> None:
         """End the transaction, committing nothing; the block may be left then. Rewinds the group."""

@@ -11,14 +11,17 @@ from kafkalite import (
     ClosedError,
     ConfigError,
     FencedMemberError,
+    GroupMetadata,
     OffsetConflictError,
     ProducerFencedError,
     RecordMetadata,
+    StoreBusyError,
     TopicPartition,
     TransactionStateError,
     aio,
 )
 from kafkalite.testing import procs
+from tests.test_sent_offsets import busy
 
 from .kit import held, in_loop, soon, turns, values
 
@@ -42,6 +45,44 @@ async def test_all_that_was_sent_is_visible_at_once_when_the_block_is_left(path:
             await first.send(one, 2)
             await second.send(one, 3)
         assert sorted(await values(one)) == [1, 2, 3]
+
+
+@in_loop
+async def test_it_may_be_committed_before_the_block_is_left(path: Path) -> None:
+    async with aio.connect(path) as store:
+        topic = await store.topic("t", value=int)
+        async with store.transaction() as tx:
+            await tx.send(topic, 1)
+            await tx.commit()
+            assert await values(topic) == [1]
+            with pytest.raises(TransactionStateError):
+                await tx.send(topic, 2)
+        assert await values(topic) == [1]
+
+
+@in_loop
+async def test_a_commit_for_which_the_store_was_not_free_may_be_tried_again(path: Path) -> None:
+    async with aio.connect(path) as store:
+        topic = await store.topic("t", value=int)
+        async with store.transaction() as tx:
+            await tx.send(topic, 1)
+            with busy(store._host.store), pytest.raises(StoreBusyError):
+                await tx.commit(timeout=0.05)
+            await tx.send(topic, 2)
+            await tx.commit()
+        assert await values(topic) == [1, 2]
+
+
+@in_loop
+async def test_offsets_of_a_consumer_elsewhere_are_committed_with_the_records(path: Path) -> None:
+    async with aio.connect(path) as store:
+        source = await store.topic("source", value=int)
+        await source.append_many([1, 2])
+        async with store.transaction() as tx:
+            await tx.send(source, 3)
+            await tx.send_offsets({ZERO: 2}, GroupMetadata("elsewhere"))
+        (group,) = await store.groups()
+        assert [(one.topic, one.committed, one.lag) for one in group.partitions] == [("source", 2, 1)]
 
 
 @in_loop
