@@ -32,7 +32,11 @@ from kafkalite.coordinator.group import (
     Tick,
     TopicsChanged,
 )
-from kafkalite.coordinator.group_records import ConsumerGroupCurrentMemberAssignment, ShareGroupMetadata
+from kafkalite.coordinator.group_records import (
+    ConsumerGroupCurrentMemberAssignment,
+    ShareGroupMetadata,
+    TopicMetadata,
+)
 from kafkalite.coordinator.records import OffsetCommits, decode
 from kafkalite.errors import ClosedError, ConfigError, FencedMemberError
 from kafkalite.group_state import Loaded, Owner, Topics, committed, load
@@ -86,6 +90,7 @@ class Membership:
         """The newest catalogue that the keeper told this member of."""
         self._committed: dict[int, int] = {}
         self._said: dict[int, int] = {}
+        self._met: Mapping[bytes, TopicMetadata] = {}
         self.hand: Hand | None = None
         self._subscription: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
@@ -251,6 +256,7 @@ class Membership:
                 mine = {log_id: offset for log_id, offset in offsets.items() if log_id in owned}
                 records = [*self._offset_records(loaded.topics, mine), *records]
             found[:] = [loaded.group]
+            self._met = loaded.met
             return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
 
         self._engine.decide(decide, waits=False)
@@ -405,6 +411,11 @@ class Membership:
             return None
         self._committed[topic.log_ids[number]] = found.offset
         return found.offset
+
+    def is_new(self, topic: TopicState, number: int) -> bool:
+        """Whether a partition was added since the group met its topic."""
+        met = self._met.get(topic.topic_id)
+        return met is not None and number >= met.partition_count
 
     def has_committed(self, log_id: int, offset: int) -> bool:
         """Whether this member committed that offset last, or found it so; or the user committed one not before it."""
