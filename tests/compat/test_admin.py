@@ -1,10 +1,12 @@
 """AdminClient on a store; librdkafka's mock cluster knows none of this."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from kafkalite.clock import Deadline
 from kafkalite.compat import confluent_kafka as ck
 from kafkalite.compat.confluent_kafka.admin import (
     AclBinding,
@@ -16,12 +18,16 @@ from kafkalite.compat.confluent_kafka.admin import (
     ConfigEntry,
     ConfigResource,
     ConfigSource,
+    NewPartitions,
     NewTopic,
     OffsetSpec,
     ResourcePatternType,
     ResourceType,
 )
+from kafkalite.partitioner import KeyPartitions
 from tests.compat.conftest import MOCK_PARTITIONS, Library
+
+PATIENCE_S = 30.0
 
 
 @pytest.fixture
@@ -64,6 +70,54 @@ def test_topic_errors_are_kafkas(own: Library, admin: AdminClient) -> None:
     assert refused(admin.create_topics([unknown])["odd"]) == ck.KafkaError.INVALID_CONFIG
     with pytest.raises(ValueError, match="Expected non-empty list"):
         admin.create_topics([])
+
+
+def test_topics_get_more_partitions_and_clients_use_them(own: Library, admin: AdminClient) -> None:
+    first, second = own.topic("old"), own.name("second")
+    admin.create_topics([NewTopic(second, 1)])[second].result()
+    producer, consumer = own.producer(partitioner="murmur2"), own.consumer(auto_offset_reset="latest")
+    consumer.subscribe([first])
+    deadline = Deadline(PATIENCE_S)
+    while len(consumer.assignment()) < MOCK_PARTITIONS and not deadline.passed():
+        consumer.poll(0.05)
+    grown = admin.create_partitions([NewPartitions(first, 6), NewPartitions(second, 3, [[0], [0]])])
+    assert {name: future.result() for name, future in grown.items()} == {first: None, second: None}
+    assert [len(admin.list_topics().topics[name].partitions) for name in (first, second)] == [6, 3]
+    producer.produce(first, "new", partition=5)
+    producer.flush(PATIENCE_S)
+    message = consumer.poll(PATIENCE_S)
+    assert (message.partition(), message.offset(), message.value()) == (5, 0, b"new")
+    for number in range(20):
+        producer.produce(first, "", key=str(number), on_delivery=partial(_placed, str(number), 6))
+    producer.flush(PATIENCE_S)
+    consumer.close()
+
+
+def _placed(key: str, count: int, error: Any, message: Any) -> None:
+    assert error is None
+    assert message.partition() == KeyPartitions(count)[key.encode()]
+
+
+def test_validating_more_partitions_adds_none(own: Library, admin: AdminClient) -> None:
+    topic = own.topic()
+    for count in (MOCK_PARTITIONS, MOCK_PARTITIONS + 3):
+        future = admin.create_partitions([NewPartitions(topic, count)], validate_only=True)[topic]
+        if count > MOCK_PARTITIONS:
+            assert future.result() is None
+        else:
+            assert refused(future) == ck.KafkaError.INVALID_PARTITIONS
+    assert len(admin.list_topics().topics[topic].partitions) == MOCK_PARTITIONS
+
+
+def test_partition_errors_are_kafkas(own: Library, admin: AdminClient) -> None:
+    topic = own.topic()
+    asked = [NewPartitions(topic, 2), NewPartitions("absent", 2)]
+    made = admin.create_partitions(asked)
+    assert refused(made[topic]) == ck.KafkaError.INVALID_PARTITIONS
+    assert refused(made["absent"]) == ck.KafkaError.UNKNOWN_TOPIC_OR_PART
+    odd = admin.create_partitions([NewPartitions(topic, 6, [[0]])])
+    assert refused(odd[topic]) == ck.KafkaError.INVALID_REPLICA_ASSIGNMENT
+    assert len(admin.list_topics().topics[topic].partitions) == MOCK_PARTITIONS
 
 
 def test_one_failure_does_not_keep_the_others_back(own: Library, admin: AdminClient) -> None:
