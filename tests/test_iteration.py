@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import pytest
@@ -26,9 +25,7 @@ from kafkalite import (
     UnknownTopicError,
     clock,
 )
-from kafkalite.storage import wakeup
 from kafkalite.testing import procs
-from tests import elsewhere
 
 OpenStore = Callable[..., Store]
 RECENT = 1_700_000_000_000
@@ -370,64 +367,6 @@ def test_a_follower_is_woken_by_another_thread(store: Store) -> None:
     topic.append(b"last")
     follower.join(PATIENCE)
     assert found == [*expected, b"last"]
-
-
-@pytest.mark.parametrize("start", ["earliest", "latest", timedelta(days=1)])
-def test_a_follower_of_a_whole_topic_follows_new_partitions_from_their_beginning(store: Store, start: Any) -> None:
-    topic = numbered(store, partitions=2, count=2)
-    following = topic.read(start=start, until=None)
-    several = store.read([topic, store.topic("other")], start=start, until=None)
-    topic.alter(partitions=4)
-    topic.append_many([b"a", b"b"], partition=3)
-    topic.append(b"c", partition=2)
-    for records in (following, several):
-        found = values(islice(records, 3 if start == "latest" else 7))
-        assert [value for value in found if value in (b"a", b"b")] == [b"a", b"b"]
-        assert b"c" in found
-
-
-def test_a_follower_of_one_partition_or_of_those_it_named_stays_with_them(store: Store) -> None:
-    topic = numbered(store, partitions=2, count=1)
-    one, named = topic.read(1, until=None), topic.read(start={0: 0}, until=None)
-    assert (next(one).partition, next(named).partition) == (1, 0)
-    topic.alter(partitions=3)
-    topic.append(b"new", partition=2)
-    topic.append(b"next", partition=1)
-    topic.append(b"next", partition=0)
-    assert (next(one).value, next(named).value) == (b"next", b"next")
-
-
-def test_reading_to_the_end_reads_the_partitions_of_the_call(store: Store) -> None:
-    topic = numbered(store, partitions=2, count=2)
-    reading = topic.read()
-    next(reading)
-    topic.alter(partitions=3)
-    topic.append(b"new", partition=2)
-    assert len(list(reading)) == 3
-    assert len(list(topic.read())) == 5
-
-
-def until_asleep(store: Store) -> None:
-    """Wait until somebody sleeps, or is about to, until a log grows."""
-    end = time.monotonic() + PATIENCE
-    while not any(store._engine.wakeup.page.armed):
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-def test_a_follower_that_sleeps_is_woken_by_new_partitions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wakeup, "LONGEST_SLEEP", 2.0 * PATIENCE)  # by nothing else
-    topic = store.topic("t")
-    found: Queue[Record[bytes, bytes | None]] = Queue()
-    follower = threading.Thread(target=lambda: [found.put(record) for record in islice(topic.read(until=None), 2)])
-    follower.start()
-    until_asleep(store)
-    elsewhere.grow(store, "t", 3, "there before it is followed")
-    assert found.get(timeout=PATIENCE).partition == 2
-    until_asleep(store)
-    topic.append(b"wakes at once", partition=1)
-    assert found.get(timeout=PATIENCE).partition == 1
-    follower.join(PATIENCE)
 
 
 FOLLOW = """

@@ -17,21 +17,17 @@ from kafkalite import (
     InvalidTopicError,
     KafkaTimeoutError,
     OutcomeUnknownError,
-    Producer,
     RecordTooLargeError,
     SerializationError,
     Store,
     StoreFailedError,
     StoreFullError,
     Topic,
-    UnknownPartitionError,
     UnknownTopicError,
     config,
 )
-from kafkalite.partitioner import KeyPartitions
 from kafkalite.storage.commit import Operation
 from kafkalite.testing import procs
-from tests import elsewhere
 
 OpenStore = Callable[..., Store]
 PATIENCE = 60
@@ -598,72 +594,3 @@ raise SystemExit("mine")
     with procs.python(code, store.path if store.path.suffix else f"{store.path}/") as child:
         assert child.wait() == 1
     assert values(topic) == [b"v"]
-
-
-# Topics that grow
-
-
-def test_keys_are_spread_over_new_partitions_from_the_next_batch_on(store: Store) -> None:
-    topic = store.topic("t", partitions=2)
-    keys = [b"%d" % number for number in range(40)]
-    with store.producer(linger_ms=AN_HOUR) as producer:
-        open_ones = [producer.send(topic, b"", key=key) for key in keys]
-        topic.alter(partitions=9)
-        producer.flush()
-        assert [one.result().partition for one in open_ones] == [KeyPartitions(2)[key] for key in keys]
-        for target in (topic, "t", store.topic("t")):
-            later = [producer.send(target, b"", key=key) for key in keys]
-            assert [one.result().partition for one in later] == [KeyPartitions(9)[key] for key in keys]
-
-
-def test_another_process_adds_partitions_and_the_next_batch_knows(store: Store) -> None:
-    topic = store.topic("t", partitions=2)
-    keys = [b"%d" % number for number in range(40)]
-    with store.producer(linger_ms=AN_HOUR) as producer:
-        producer.send(topic, b"", key=b"k").result()
-        elsewhere.grow(store, "t", 9)
-        later = [producer.send(topic, b"", key=key) for key in keys]
-        assert [one.result().partition for one in later] == [KeyPartitions(9)[key] for key in keys]
-        elsewhere.grow(store, "t", 20)
-        many = producer.send_many(topic, keys, keys=keys).result()
-        assert set(many) == {KeyPartitions(20)[key] for key in keys}
-        elsewhere.grow(store, "t", 30)
-        assert producer.send(topic, b"", partition=29).result().offset == 0
-        elsewhere.grow(store, "t", 31)
-        assert producer.send_many(topic, [b""], partition=30).result() == {30: range(1)}
-        with pytest.raises(UnknownPartitionError, match="give 0 to 30"):
-            producer.send(topic, b"", partition=31)
-
-
-def test_records_without_a_key_reach_new_partitions(store: Store) -> None:
-    topic = store.topic("t")
-    with store.producer(linger_ms=AN_HOUR) as producer:
-        producer.send(topic, b"").result()
-        topic.alter(partitions=3)
-        assert {producer.send(topic, b"").result().partition for _ in range(7)} == {0, 1, 2}
-
-
-def test_threads_send_by_key_while_the_topic_grows(store: Store) -> None:
-    topic = store.topic("t")
-    counts = range(2, 12)
-
-    def send(producer: Producer, name: int) -> None:
-        for number in range(600):
-            producer.send(topic, b"%d" % number, key=b"%d" % name)
-
-    with store.producer(linger_ms=0) as producer:
-        threads = [threading.Thread(target=send, args=(producer, name)) for name in range(3)]
-        for thread in threads:
-            thread.start()
-        for count in counts:
-            topic.alter(partitions=count)
-        for thread in threads:
-            thread.join(PATIENCE)
-    found = defaultdict(list)
-    for number in range(topic.partition_count):
-        for record in topic.read(number):
-            found[record.key].append(int(record.value or b""))
-            assert record.partition in {KeyPartitions(count)[record.key or b""] for count in (1, *counts)}
-    assert {key: sorted(numbers) for key, numbers in found.items()} == {
-        b"%d" % name: list(range(600)) for name in range(3)
-    }

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from kafkalite import (
     JSON,
     MSGPACK,
     ConfigError,
-    InvalidPartitionsError,
     InvalidTopicError,
     OffsetConflictError,
     RecordTooLargeError,
@@ -29,9 +28,7 @@ from kafkalite import (
     config,
 )
 from kafkalite.model import INTERNAL_TOPICS
-from kafkalite.partitioner import KeyPartitions
 from kafkalite.testing import procs
-from tests import elsewhere
 
 OpenStore = Callable[..., Store]
 
@@ -528,89 +525,3 @@ def test_what_is_no_serde_is_refused_and_creates_no_topic(store: Store, serde: A
         with pytest.raises(ConfigError):
             store.topic("t", **{side: serde})
     assert store.topics() == []
-
-
-# Growing
-
-
-def test_a_topic_grows_and_what_is_there_stays(store: Store) -> None:
-    topic, handle = store.topic("t", partitions=2), store.topic("t", value=str)
-    store.topic("between")
-    topic.append_many([b"%d" % number for number in range(20)], keys=[b"%d" % number for number in range(20)])
-    before = {number: list(topic.read(number)) for number in range(2)}
-    topic.alter(partitions=5)
-    assert (topic.partition_count, handle.partition_count, store.topic("t").partition_count) == (5, 5, 5)
-    assert {number: list(topic.read(number)) for number in range(2)} == before
-    assert [topic.end_offsets()[number] for number in (2, 3, 4)] == [0, 0, 0]
-    assert handle.append("x", partition=4)[:3] == ("t", 4, 0)
-    assert topic.append_many([b"y", b"z"], partition=3) == {3: range(2)}
-    assert [record.value for record in topic.tail(1)][2:] == [b"z", b"x"]
-    assert len(list(store.read(["t", "between"]))) == 23
-
-
-def test_a_key_goes_where_the_new_number_of_partitions_says(store: Store) -> None:
-    topic = store.topic("t", partitions=2)
-    keys = [b"%d" % number for number in range(40)]
-    topic.append(b"", key=keys[0])
-    topic.alter(partitions=7)
-    found = [topic.append(b"", key=key).partition for key in keys]
-    many = topic.append_many(keys, keys=keys)
-    assert found == [KeyPartitions(7)[key] for key in keys]
-    assert {number: len(offsets) for number, offsets in many.items()} == Counter(found)
-
-
-def test_records_without_a_key_go_to_new_partitions_as_well(store: Store) -> None:
-    topic = store.topic("t")
-    topic.alter(partitions=4)
-    assert {topic.append(b"").partition for _ in range(8)} == {0, 1, 2, 3}
-
-
-def test_settings_and_partitions_are_altered_together_or_not_at_all(store: Store) -> None:
-    topic = store.topic("t")
-    topic.alter(partitions=2, config={"retention.ms": 5})
-    assert (topic.partition_count, topic.settings["retention_ms"]) == (2, 5)
-    with pytest.raises(InvalidPartitionsError) as caught:
-        topic.alter(partitions=2, retention_ms=6)
-    assert (caught.value.code, topic.settings["retention_ms"]) == (37, 5)
-    with pytest.raises(ConfigError, match="no setting"):
-        topic.alter()
-
-
-@pytest.mark.parametrize("count", [0, -1, 1_000_001, True, "3", 2.0])
-def test_what_is_no_number_of_partitions_is_refused(store: Store, count: Any) -> None:
-    with pytest.raises(InvalidPartitionsError, match=r"partitions=.* is not valid: give 1 to 1000000"):
-        store.topic("t").alter(partitions=count)
-
-
-def test_another_process_adds_partitions_and_this_one_sees_them(store: Store) -> None:
-    topic = store.topic("t", partitions=2)
-    topic.append(b"old", key=b"k")
-    elsewhere.grow(store, "t", 5, "theirs")
-    assert topic.append(b"mine", partition=3).offset == 0
-    elsewhere.grow(store, "t", 6)
-    assert topic.partition_count == 6
-    elsewhere.grow(store, "t", 7)
-    assert set(topic.end_offsets()) == set(range(7))
-    elsewhere.grow(store, "t", 8)
-    assert [record.value for record in topic.read(7)] == []
-    assert sorted(record.value or b"" for record in topic.read()) == [b"mine", b"old", b"theirs"]
-
-
-def test_another_process_added_partitions_and_keys_follow_from_the_next_commit_on(store: Store) -> None:
-    topic = store.topic("t", partitions=2)
-    keys = [b"%d" % number for number in range(20)]
-    topic.append(b"", key=b"k")
-    elsewhere.grow(store, "t", 9)
-    many = topic.append_many(keys, keys=keys)
-    assert {number: len(offsets) for number, offsets in many.items()} == Counter(KeyPartitions(9)[key] for key in keys)
-    elsewhere.grow(store, "t", 30)
-    topic.append(b"", key=b"k")
-    assert [topic.append(b"", key=key).partition for key in keys] == [KeyPartitions(30)[key] for key in keys]
-
-
-def test_a_grown_topic_is_what_code_that_names_its_first_number_is_told(store: Store) -> None:
-    store.topic("t", partitions=2).alter(partitions=3)
-    with pytest.raises(TopicSettingsError, match=r"has 3 partitions, not 2: leave partitions= out$"):
-        store.topic("t", partitions=2)
-    with pytest.raises(TopicSettingsError, match=r"or add some with topic.alter\(partitions=4\)"):
-        store.topic("t", partitions=4)
