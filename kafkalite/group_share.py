@@ -115,8 +115,11 @@ class Share:
         return {one: at for one, at in self.positions.items() if not member.has_committed(one, at)}
 
     def is_at(self, ends: Mapping[int, int]) -> bool:
-        """Whether all of it was read to these ends."""
-        return all(position >= ends.get(log_id, 0) for log_id, position in self.positions.items())
+        """Whether all of it was read, once `ready` has nothing before these ends: then only what is paused is left.
+
+        An end may lie behind the last stable offset: what an open transaction holds back is not there to be read.
+        """
+        return all(self.positions[log_id] >= ends.get(log_id, 0) for log_id in self.paused)
 
     def readable(self) -> list[int]:
         """Partitions that are not paused."""
