@@ -463,7 +463,6 @@ class ConsumerGroup(Generic[K, V]):
                 said = {self._log_of(one): text for one, text in (metadata or {}).items()}
                 wanted = {self._log_of(one): offset for one, offset in offsets.items()}
                 member.commit(wanted, said)
-                member.said(wanted)
                 return
             member.commit(self._handed_out())
             self._given_up.clear()

@@ -89,7 +89,6 @@ class Membership:
         self.told = -1
         """The newest catalogue that the keeper told this member of."""
         self._committed: dict[int, int] = {}
-        self._said: dict[int, int] = {}
         self._met: Mapping[bytes, TopicMetadata] = {}
         self.hand: Hand | None = None
         self._subscription: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
@@ -202,7 +201,6 @@ class Membership:
         for log_id in revoked:
             self.owned.pop(log_id, None)
             self._committed.pop(log_id, None)
-            self._said.pop(log_id, None)
 
     def leave(self, offsets: Offsets, *, is_final: bool = True) -> None:
         """Commit what was confirmed, and be no member any more; harmless when the group has removed this one."""
@@ -418,17 +416,12 @@ class Membership:
         return met is not None and number >= met.partition_count
 
     def has_committed(self, log_id: int, offset: int) -> bool:
-        """Whether this member committed that offset last, or found it so; or the user committed one not before it."""
-        return self._committed.get(log_id) == offset or self._said.get(log_id, -1) >= offset
-
-    def said(self, offsets: Offsets) -> None:
-        """The user committed these offsets himself: what comes before them is not to be committed after that."""
-        self._said.update(offsets)
+        """Whether this member committed that offset last, or found it so, or one behind it, as the user may."""
+        return self._committed.get(log_id, -1) >= offset
 
     def moved(self, log_id: int) -> None:
         """The user moved: what is committed next may lie before what was."""
         self._committed.pop(log_id, None)
-        self._said.pop(log_id, None)
 
     def everybody(self) -> dict[str, list[TopicPartition]]:
         """All members of the group, and what each owns."""
