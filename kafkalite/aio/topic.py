@@ -158,7 +158,7 @@ class Topic(Generic[K, V]):
 
     def _last(self, n: int) -> dict[int, int]:
         first, ends = self._sync.beginning_offsets(), self._sync.end_offsets()
-        return {number: max(first[number], end - n) for number, end in ends.items()}
+        return {number: max(start, ends[number] - n) for number, start in first.items()}
 
     async def beginning_offsets(self) -> dict[int, int]:
         """The first offset that there is, by partition."""

@@ -19,6 +19,7 @@ from kafkalite.cli.options import (
     store_argument,
     store_option,
 )
+from kafkalite.cli.position import bounds_of
 
 topics_argument = click.argument(
     "names", nargs=-1, required=True, metavar="TOPIC...", shell_complete=complete_topic
@@ -97,8 +98,7 @@ def list_(store: str, *, match: str, as_json: bool) -> None:
 
 def records_of(found: kafkalite.Topic[Any, Any]) -> int:
     """How many offsets a topic's partitions hold."""
-    first = found.beginning_offsets()
-    return sum(end - first[partition] for partition, end in found.end_offsets().items())
+    return sum(end - first for first, end in bounds_of(found).values())
 
 
 @topic.command(
@@ -120,8 +120,7 @@ def describe(store: str, names: Sequence[str], *, as_json: bool) -> None:
                 show_error(error)
                 failed += 1
                 continue
-            end = found.end_offsets()
-            bounds = {partition: (first, end[partition]) for partition, first in found.beginning_offsets().items()}
+            bounds = bounds_of(found)
             if as_json:
                 output.print_json(_described(found, bounds))
             else:
