@@ -4,13 +4,13 @@ Shared by `Topic.append`, `Topic.append_many` and `Producer`: one place decides 
 each record is asked of the whole column by one C call; only when that fails is the culprit looked for.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, Final, Generic, TypeVar
 
 from kafkalite import clock
 from kafkalite.config import MIB
-from kafkalite.errors import ConfigError, RecordTooLargeError, SerializationError
+from kafkalite.errors import ConfigError, RecordTooLargeError, SerializationError, UnknownPartitionError
 from kafkalite.model import Headers
 from kafkalite.partitioner import KeyPartitions
 from kafkalite.records import compression, native
@@ -81,10 +81,20 @@ def too_large(state: TopicState, size: int) -> RecordTooLargeError:
 
 
 class TopicEncoder(Generic[K, V]):
-    """Turns keys and values of one topic into batches. Shared by threads."""
+    """Turns keys and values of one topic into batches. Shared by threads.
 
-    def __init__(self, state: TopicState, key: BatchSerde[K], value: BatchSerde[V]) -> None:
+    `current` brings the topic's state up to date: what it is asked for may have been added by another process.
+    """
+
+    def __init__(
+        self,
+        state: TopicState,
+        key: BatchSerde[K],
+        value: BatchSerde[V],
+        current: Callable[[TopicState], TopicState],
+    ) -> None:
         self.state = state
+        self._current = current
         self.serialize_key = key.serialize
         self.serialize_value = value.serialize
         self.takes_bytes_as_key = key.is_identity
@@ -103,11 +113,23 @@ class TopicEncoder(Generic[K, V]):
         self._plan = (settings, settings["max_message_bytes"], attributes, codec)
         return self._plan
 
+    def check_partition(self, partition: int) -> None:
+        """Raise `UnknownPartitionError` unless the topic has this partition by now."""
+        try:
+            self.state.log_id(partition)
+        except UnknownPartitionError:
+            self._current(self.state).log_id(partition)
+
     def partition_of(self, key: bytes) -> int:
         """The partition that Kafka's default partitioner gives the key."""
         if self.partitions.partition_count != self.state.partition_count:
             self.partitions = KeyPartitions(self.state.partition_count)
         return self.partitions[key]
+
+    def key_partitions(self) -> KeyPartitions:
+        """Where keys go, over the partitions that there are."""
+        self.partition_of(b"")
+        return self.partitions
 
     def next_turn(self) -> int:
         """The partition for records without a key: each batch the next one."""
@@ -146,7 +168,10 @@ class TopicEncoder(Generic[K, V]):
         if size > most:
             raise too_large(state, size)
         if partition is not None:
-            state.log_id(partition)
+            try:
+                state.log_id(partition)
+            except UnknownPartitionError:
+                self.check_partition(partition)
         elif raw_key is not None:
             partition = self.partition_of(raw_key)
         else:
@@ -209,8 +234,10 @@ class TopicEncoder(Generic[K, V]):
         """Batches of at most about 1 MiB, with their partitions, in the order of the records."""
         if expected is not None:
             self._check_expected(expected, partition)
+        if partition is None and keys is not None:
+            self._current(self.state)
         if partition is not None:
-            self.state.log_id(partition)
+            self.check_partition(partition)
         elif self.state.partition_count == 1:
             partition = 0
         if keys is None and headers is None and timestamps_ms is None and partition is not None:
@@ -280,9 +307,8 @@ class TopicEncoder(Generic[K, V]):
             return [(0, columns)]
         if columns.keys is None:
             return [(self.next_turn(), part) for part in columns.split(max(1, min(BATCH_BYTES, columns.size // count)))]
-        self.partition_of(b"")  # the cache is of the right partition count now
         keyless = self.next_turn()
-        partitions = self.partitions
+        partitions = self.key_partitions()
         places: dict[int, list[int]] = {}
         for number, key in enumerate(columns.keys):
             places.setdefault(keyless if key is None else partitions[key], []).append(number)

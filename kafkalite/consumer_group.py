@@ -185,8 +185,9 @@ class ConsumerGroup(Generic[K, V]):
     ) -> Iterator[Record[K, V]]:
         """Records of this member's partitions, each partition's in order.
 
-        `until="end"` ends once everything that was visible at the call has been read, as far as it is this member's;
-        `None` goes on. `timeout` ends it after so many seconds without a record, `max_records` after so many records.
+        `until="end"` ends once everything that was visible at the call has been read, as far as it is this member's and
+        `isolation_level` shows it; `None` goes on. `timeout` ends it after so many seconds without a record,
+        `max_records` after so many records.
         Raises `DeserializationError` in place of a record that cannot be decoded (iterating on goes past it),
         `OffsetOutOfRangeError`, `ClosedError`, `ForkedError`, `ConcurrentUseError`.
         """
@@ -462,7 +463,6 @@ class ConsumerGroup(Generic[K, V]):
                 said = {self._log_of(one): text for one, text in (metadata or {}).items()}
                 wanted = {self._log_of(one): offset for one, offset in offsets.items()}
                 member.commit(wanted, said)
-                member.said(wanted)
                 return
             member.commit(self._handed_out())
             self._given_up.clear()

@@ -177,10 +177,10 @@ def _refuse_trimmed(origins: Sequence[TopicState], moment: Sequence[Sequence[tup
 def _job_onto(target: Engine, origin: TopicState, bounds: Sequence[tuple[int, int]]) -> _Job:
     """Behind what the topic holds."""
     onto = target.topic(origin.name)
-    if onto.partition_count != origin.partition_count:
+    if onto.partition_count != len(bounds):
         raise TopicSettingsError(
-            f"topic {origin.name!r} has {origin.partition_count} partitions, and {onto.partition_count} in "
-            f"{target.place.path}: append to one that has as many, or leave it out"
+            f"topic {origin.name!r} has {len(bounds)} partitions, and {onto.partition_count} in {target.place.path}: "
+            "append to one that has as many (topic.alter(partitions=…) adds some), or leave it out"
         )
     return _Job(origin, bounds, onto, [first for first, _ in bounds], is_new=False)
 
@@ -194,8 +194,8 @@ def _job_anew(source: Engine, target: Engine, origin: TopicState, bounds: Sequen
         if starts is not None:
             return job._replace(starts=starts)
         target.delete_topic(name)
-    staged = target.create_topic(name, origin.partition_count, _chosen(origin))
-    return _Job(origin, bounds, staged, [0] * origin.partition_count, is_new=True)
+    staged = target.create_topic(name, len(bounds), _chosen(origin))
+    return _Job(origin, bounds, staged, [0] * len(bounds), is_new=True)
 
 
 def _chosen(topic: TopicState) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _chosen(topic: TopicState) -> dict[str, Any]:
 
 def _resumed(source: Engine, target: Engine, job: _Job) -> list[int] | None:
     """Where each partition goes on, if what an earlier copy left holds a beginning of what there is now."""
-    if job.target.partition_count != job.source.partition_count:
+    if job.target.partition_count != len(job.bounds):
         return None
     (reached,) = transfer.ends(target, [job.target])
     starts = [end for _, end in reached]
@@ -249,7 +249,7 @@ def _copy_topic(source: Engine, target: Engine, job: _Job, tell: _Progress) -> C
             size += taken.batch.size
             tell.add(group.add(taken))
         tell.add(group.commit())
-    return CopiedTopic(job.source.name, job.source.partition_count, records, size)
+    return CopiedTopic(job.source.name, len(job.bounds), records, size)
 
 
 class _Group:

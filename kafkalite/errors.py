@@ -138,6 +138,13 @@ class UnknownPartitionError(ConfigError, LookupError):
     fix = "Partitions count from 0 to topic.partition_count - 1."
 
 
+class InvalidPartitionsError(ConfigError):
+    """A topic cannot have that many partitions: none, too many, or not more than it has already."""
+
+    code = 37
+    fix = "Give more than topic.partition_count, up to the limit: partitions are added, never taken away."
+
+
 class RecordTooLargeError(KafkaliteError, ValueError):
     """One record, with key and headers, is larger than the topic's max_message_bytes; or a commit than the limit."""
 

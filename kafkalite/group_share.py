@@ -39,7 +39,8 @@ class Share:
         return lane
 
     def begin(self, member: Membership, owner: Owner) -> None:
-        """Take a partition up where its group is, or anew; or drop it, raising what was in the way.
+        """Take a partition up where its group is, or anew, a new one from its beginning; or drop it, raising what was
+        in the way.
 
         Raises `OffsetOutOfRangeError`, and `FencedMemberError` when it is another's by now.
         """
@@ -48,7 +49,10 @@ class Share:
         self.add(log_id, owner)
         try:
             offset = member.committed(topic, number)
-            if offset is None or offset > self.bounds(log_id)[1]:  # beyond: by hand, or lost in a power cut
+            first, end = self.bounds(log_id)
+            if offset is None and member.is_new(topic, number):
+                self._begin_at(member, log_id, first)
+            elif offset is None or offset > end:  # beyond: by hand, or lost in a power cut
                 self.reset(member, log_id)
             else:
                 self.go_to(log_id, offset)
@@ -59,9 +63,12 @@ class Share:
 
     def reset(self, member: Membership, log_id: int) -> None:
         """Begin a partition where `auto_offset_reset` says, and commit that at once."""
-        self.go_to(log_id, self.first(log_id))
+        self._begin_at(member, log_id, self.first(log_id))
+
+    def _begin_at(self, member: Membership, log_id: int, offset: int) -> None:
+        self.go_to(log_id, offset)
         member.moved(log_id)
-        member.commit({log_id: self.positions[log_id]})
+        member.commit({log_id: offset})
 
     def drop(self, log_id: int) -> None:
         """A partition that is no longer this member's."""
@@ -108,8 +115,11 @@ class Share:
         return {one: at for one, at in self.positions.items() if not member.has_committed(one, at)}
 
     def is_at(self, ends: Mapping[int, int]) -> bool:
-        """Whether all of it was read to these ends."""
-        return all(position >= ends.get(log_id, 0) for log_id, position in self.positions.items())
+        """Whether all of it was read, once `ready` has nothing before these ends: then only what is paused is left.
+
+        An end may lie behind the last stable offset: what an open transaction holds back is not there to be read.
+        """
+        return all(self.positions[log_id] >= ends.get(log_id, 0) for log_id in self.paused)
 
     def readable(self) -> list[int]:
         """Partitions that are not paused."""

@@ -2,6 +2,10 @@
 
 The core thinks in log ids, Kafka's records in topic ids and partition numbers: `Topics` translates. A group is read as
 a whole, changed by the core, and only the records that came out different are written.
+
+A group meets a topic with the first change of the group that finds it subscribed, and `ConsumerGroupPartitionMetadata`
+keeps how many partitions it had then. What was added later is new to the group, whoever of its members takes it first
+and however late: it begins at its beginning, whatever `auto_offset_reset` says of partitions that were there before.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +21,10 @@ from kafkalite.coordinator.group_records import (
     ConsumerGroupCurrentMemberAssignment,
     ConsumerGroupMemberMetadata,
     ConsumerGroupMetadata,
+    ConsumerGroupPartitionMetadata,
     ConsumerGroupTargetAssignmentMember,
     ConsumerGroupTargetAssignmentMetadata,
+    TopicMetadata,
 )
 from kafkalite.coordinator.records import OffsetCommit, decode, group_prefix
 from kafkalite.coordinator.schema import Record
@@ -30,6 +36,7 @@ from kafkalite.storage.slots import DEADLINE, Hand, hand_of
 
 KINDS = (
     ConsumerGroupMetadata,
+    ConsumerGroupPartitionMetadata,
     ConsumerGroupTargetAssignmentMetadata,
     ConsumerGroupMemberMetadata,
     ConsumerGroupTargetAssignmentMember,
@@ -109,6 +116,8 @@ class Loaded:
     group: Group
     topics: Topics
     raw: dict[bytes, bytes] = field(default_factory=dict)
+    met: dict[bytes, TopicMetadata] = field(default_factory=dict)
+    """The topics that the group met, by id, as they were then."""
 
     def changes(self) -> list[KeyedRecord]:
         """The records that are different by now."""
@@ -118,6 +127,8 @@ class Loaded:
         if "" in group.changed:
             records.append(ConsumerGroupMetadata(group.group_id, group.epoch))
             records.append(ConsumerGroupTargetAssignmentMetadata(group.group_id, group.target_epoch))
+            self._meet()
+            records.append(ConsumerGroupPartitionMetadata(group.group_id, tuple(self.met.values())))
         for member_id in sorted(group.changed - {""}):
             member = group.members.get(member_id)
             if member is not None:
@@ -134,6 +145,14 @@ class Loaded:
             if self.raw.get(key) != value:
                 written.append((key, value))
         return written
+
+    def _meet(self) -> None:
+        """Note the subscribed topics that are new to the group, and forget those that were deleted."""
+        names = sorted({name for member in self.group.members.values() for name in member.topics})
+        for topic in filter(None, map(self.topics.named, names)):
+            self.met.setdefault(topic.topic_id, TopicMetadata(topic.topic_id, topic.name, topic.partition_count))
+        for topic_id in [topic_id for topic_id in self.met if self.topics.identified(topic_id) is None]:
+            del self.met[topic_id]
 
     def _records_of(self, member: Member) -> list[Record]:
         group_id, topics = self.group.group_id, self.topics
@@ -158,6 +177,7 @@ def load(transaction: lmdb.Transaction, catalogue_epoch: int, group_id: str, pag
     topics, raw = Topics(transaction, catalogue_epoch), {}
     epoch = target_epoch = 0
     members: dict[str, Member] = {}
+    met: dict[bytes, TopicMetadata] = {}
     target: dict[str, Partitions] = {}
     for kind in KINDS:
         for key, value in internal.states(transaction, OFFSETS_LOG, group_prefix(kind, group_id)):
@@ -165,6 +185,8 @@ def load(transaction: lmdb.Transaction, catalogue_epoch: int, group_id: str, pag
             match record := decode(OFFSETS_LOG, key, value):
                 case ConsumerGroupMetadata():
                     epoch = record.epoch
+                case ConsumerGroupPartitionMetadata():
+                    met = {topic.topic_id: topic for topic in record.topics}
                 case ConsumerGroupTargetAssignmentMetadata():
                     target_epoch = record.assignment_epoch
                 case ConsumerGroupMemberMetadata():
@@ -174,7 +196,7 @@ def load(transaction: lmdb.Transaction, catalogue_epoch: int, group_id: str, pag
                 case ConsumerGroupCurrentMemberAssignment(member_id=member_id) if member_id in members:
                     _owns(members[member_id], record, topics)
     group = Group.load(group_id, epoch, target_epoch, members.values(), target, clock.boot_ms())
-    return Loaded(group, topics, raw)
+    return Loaded(group, topics, raw, met)
 
 
 def _owns(member: Member, record: ConsumerGroupCurrentMemberAssignment, topics: Topics) -> None:

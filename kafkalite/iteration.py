@@ -3,6 +3,9 @@
 A `BatchIterator` takes partitions in turn, a batch each; `records` chains the records of its batches in C, so that no
 Python runs for a record beyond making it. Both are objects that survive raising: after an error the next `next()` goes
 on behind what could not be read.
+
+Who follows whole topics for ever follows partitions that are added to them as well, from their beginning: each look-up
+in the index notices when the catalogue changed, and with it how many partitions a topic has.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,12 +118,13 @@ class RecordBatch(Sequence[Record[K, V]], Generic[K, V]):
 
 
 class Source(NamedTuple):
-    """A topic to be read: its state, its serdes, and what to read of each partition."""
+    """A topic to be read: its state, its serdes, what to read of each partition, and whether of new ones as well."""
 
     topic: TopicState
     key: BatchSerde[Any]
     value: BatchSerde[Any]
     ranges: Sequence[Range]
+    grows: bool = False
 
 
 class Lane:
@@ -145,19 +149,13 @@ class Lane:
 class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
     """Batches of one or several topics, partitions in turn. Belongs to the process that made it."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        sources: Sequence[tuple[TopicState, BatchSerde[Any], BatchSerde[Any], Sequence[Range]]],
-        *,
-        follow: bool,
-    ) -> None:
+    def __init__(self, engine: Engine, sources: Sequence[Source], *, follow: bool) -> None:
         self._engine = engine
         self._incarnation = engine.incarnation
         self._follow = follow
-        self._lanes = [
-            Lane(engine, source, *wanted) for source in map(Source._make, sources) for wanted in source.ranges
-        ]
+        self._lanes = [Lane(engine, source, *wanted) for source in sources for wanted in source.ranges]
+        self._growing = [(source, len(source.ranges)) for source in sources if source.grows]
+        """Topics that are followed as a whole, and how many partitions of each are."""
         self._turn = 0
 
     def __next__(self) -> RecordBatch[K, V]:
@@ -190,6 +188,8 @@ class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
     def _next_lane(self) -> Lane:
         """The next partition that has something; waits when following, else raises StopIteration."""
         while True:
+            if self._growing and self._has_grown():
+                self._grow()
             for _ in range(len(self._lanes)):
                 lane = self._lanes[self._turn % len(self._lanes)]
                 if lane.is_finished() or (not lane.reader.has_next() and not self._follow):
@@ -203,11 +203,23 @@ class BatchIterator(Iterator[RecordBatch[K, V]], Generic[K, V]):
                 raise StopIteration
             self._wait()
 
-    def _wait(self) -> None:
-        def ready() -> bool:
-            return any(lane.reader.has_next() for lane in self._lanes)
+    def _has_grown(self) -> bool:
+        """Whether there are partitions, as far as the last look-up knows, that are not followed yet."""
+        return any(count < source.topic.partition_count for source, count in self._growing)
 
-        self._engine.wakeup.wait([lane.reader.log_id for lane in self._lanes], ready, Deadline(None))
+    def _grow(self) -> None:
+        """Follow the partitions that were added, from their beginning."""
+        for number, (source, known) in enumerate(self._growing):
+            count = source.topic.partition_count
+            self._lanes += [Lane(self._engine, source, partition, 0) for partition in range(known, count)]
+            self._growing[number] = (source, count)
+
+    def has_more(self) -> bool:
+        """Whether there is something to be read by now, or a new partition to be followed."""
+        return any(lane.reader.has_next() for lane in self._lanes) or self._has_grown()
+
+    def _wait(self) -> None:
+        self._engine.wakeup.wait([lane.reader.log_id for lane in self._lanes], self.has_more, Deadline(None))
 
 
 def decoded(lane: Lane, fetched: FetchedBatch, columns: Columns) -> RecordBatch[Any, Any]:
@@ -287,6 +299,23 @@ def check_partition(topic: TopicState, partition: int) -> int:
     """The partition, if the topic has it; raises `UnknownPartitionError`."""
     topic.log_id(partition)
     return partition
+
+
+def source(
+    engine: Engine,
+    topic: TopicState,
+    key: BatchSerde[Any],
+    value: BatchSerde[Any],
+    partition: int | None,
+    start: Position,
+    until: Until,
+) -> Source:
+    """One partition of a topic or all of them, from `start` until `until`; raises as `resolve_range`."""
+    engine.current(topic)
+    partitions = range(topic.partition_count) if partition is None else [check_partition(topic, partition)]
+    ranges = resolve_range(engine, topic, partitions, start, until)
+    is_whole = partition is None and not isinstance(start, Mapping)
+    return Source(topic, key, value, ranges, grows=until is None and is_whole)
 
 
 def resolve_range(

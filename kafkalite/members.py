@@ -27,6 +27,8 @@ from kafkalite.storage.internal import OFFSETS_LOG, KeyedRecord
 from kafkalite.storage.slots import FLAGS, OFFSET, POLLED, Hand, epoch_place, free_hands
 
 PROBE_SECONDS: Final = 0.05
+QUIET_MS: Final = 150
+"""A process without a sign for so long, three rounds, is perhaps stopped: what it watches is watched by others."""
 LATE_MS: Final = 1000
 """A keeper that ran so late judges nobody: it was stopped itself."""
 
@@ -122,7 +124,7 @@ class Members:
             member.remove(f"it asked for no records for more than max_poll_interval_ms={limit}")
 
     def _probe(self, now: int) -> None:
-        """Look at the processes behind this one in the ring of slots, up to the first that is well."""
+        """Look at the processes behind this one in the ring of slots, up to the first that looks on from there."""
         slots = self.engine.slots
         taken = slots.taken()
         behind = [number for number in taken if number > slots.number]
@@ -132,9 +134,10 @@ class Members:
                 self.expel((number, incarnation))
                 continue
             silent = now - slots.page.stamps[number]
-            if silent < LATE_MS:
+            if silent < QUIET_MS:
                 return
-            self._fence_stopped((number, incarnation), silent)
+            if silent >= LATE_MS:
+                self._fence_stopped((number, incarnation), silent)
 
     def expel_dead(self) -> None:
         """Remove the members of all processes that have ended, so that who joins now finds what they had."""

@@ -32,7 +32,11 @@ from kafkalite.coordinator.group import (
     Tick,
     TopicsChanged,
 )
-from kafkalite.coordinator.group_records import ConsumerGroupCurrentMemberAssignment, ShareGroupMetadata
+from kafkalite.coordinator.group_records import (
+    ConsumerGroupCurrentMemberAssignment,
+    ShareGroupMetadata,
+    TopicMetadata,
+)
 from kafkalite.coordinator.records import OffsetCommits, decode
 from kafkalite.errors import ClosedError, ConfigError, FencedMemberError
 from kafkalite.group_state import Loaded, Owner, Topics, committed, load
@@ -85,7 +89,7 @@ class Membership:
         self.told = -1
         """The newest catalogue that the keeper told this member of."""
         self._committed: dict[int, int] = {}
-        self._said: dict[int, int] = {}
+        self._met: Mapping[bytes, TopicMetadata] = {}
         self.hand: Hand | None = None
         self._subscription: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
@@ -197,7 +201,6 @@ class Membership:
         for log_id in revoked:
             self.owned.pop(log_id, None)
             self._committed.pop(log_id, None)
-            self._said.pop(log_id, None)
 
     def leave(self, offsets: Offsets, *, is_final: bool = True) -> None:
         """Commit what was confirmed, and be no member any more; harmless when the group has removed this one."""
@@ -251,6 +254,7 @@ class Membership:
                 mine = {log_id: offset for log_id, offset in offsets.items() if log_id in owned}
                 records = [*self._offset_records(loaded.topics, mine), *records]
             found[:] = [loaded.group]
+            self._met = loaded.met
             return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
 
         self._engine.decide(decide, waits=False)
@@ -419,18 +423,18 @@ class Membership:
         self._committed[topic.log_ids[number]] = found.offset
         return found.offset
 
-    def has_committed(self, log_id: int, offset: int) -> bool:
-        """Whether this member committed that offset last, or found it so; or the user committed one not before it."""
-        return self._committed.get(log_id) == offset or self._said.get(log_id, -1) >= offset
+    def is_new(self, topic: TopicState, number: int) -> bool:
+        """Whether a partition was added since the group met its topic."""
+        met = self._met.get(topic.topic_id)
+        return met is not None and number >= met.partition_count
 
-    def said(self, offsets: Offsets) -> None:
-        """The user committed these offsets himself: what comes before them is not to be committed after that."""
-        self._said.update(offsets)
+    def has_committed(self, log_id: int, offset: int) -> bool:
+        """Whether this member committed that offset last, or found it so, or one behind it, as the user may."""
+        return self._committed.get(log_id, -1) >= offset
 
     def moved(self, log_id: int) -> None:
         """The user moved: what is committed next may lie before what was."""
         self._committed.pop(log_id, None)
-        self._said.pop(log_id, None)
 
     def everybody(self) -> dict[str, list[TopicPartition]]:
         """All members of the group, and what each owns."""

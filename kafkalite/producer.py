@@ -27,6 +27,7 @@ from kafkalite.errors import (
     KafkaliteError,
     KafkaTimeoutError,
     TransactionStateError,
+    UnknownPartitionError,
     UnknownTopicError,
     noted_on,
 )
@@ -71,6 +72,7 @@ class _Lane:
 
     __slots__ = (
         "buffer",
+        "encoder",
         "key_is_plain",
         "most",
         "open",
@@ -81,7 +83,7 @@ class _Lane:
     )
 
     def __init__(self, handle: Topic[Any, Any], buffer: _Buffer) -> None:
-        encoder = handle._encoder
+        self.encoder = encoder = handle._encoder
         self.buffer = buffer
         self.open = buffer.open
         self.partitions = encoder.partitions
@@ -90,6 +92,13 @@ class _Lane:
         self.key_is_plain = encoder.takes_bytes_as_key
         self.value_is_plain = encoder.takes_bytes
         self.most: int = encoder.state.settings["max_message_bytes"]
+
+    def has_grown(self) -> bool:
+        """Whether keys are spread over more partitions than so far: from now on they are."""
+        if self.partitions.partition_count == self.encoder.state.partition_count:
+            return False
+        self.partitions = self.encoder.key_partitions()
+        return True
 
 
 class Producer:
@@ -194,7 +203,10 @@ class Producer:
         if pairs or size > lane.most:
             self._check_size(lane, size, pairs)
         if partition is not None:
-            lane.buffer.topic.log_id(partition)
+            try:
+                lane.buffer.topic.log_id(partition)
+            except UnknownPartitionError:
+                lane.encoder.check_partition(partition)
         token = next(tokens)
         while True:
             chosen = partition
@@ -203,6 +215,9 @@ class Producer:
             batch = lane.open.get(chosen)
             if batch is None:
                 try:
+                    self._engine.current(lane.buffer.topic)
+                    if lane.has_grown():
+                        continue
                     batch = self._open(lane.buffer, chosen)
                 except UnknownTopicError:
                     lane = self._lane_anew(topic)
@@ -258,8 +273,7 @@ class Producer:
             raise too_large(state, size)
 
     def _open(self, buffer: _Buffer, partition: int) -> PendingBatch:
-        """A new batch for a partition, unless another thread was faster; raises `UnknownTopicError`."""
-        self._engine.current(buffer.topic)
+        """A new batch for a partition, unless another thread was faster."""
         self._wait_for_memory()
         with self._queue.lock:
             self._use()
@@ -338,15 +352,15 @@ class Producer:
         the error is sent.
         """
         lane = self._lanes.get(topic) or self._lane(topic)
-        if isinstance(topic, str):  # the name may mean another topic by now
-            try:
-                self._engine.current(lane.buffer.topic)
-            except UnknownTopicError:
+        try:
+            self._engine.current(lane.buffer.topic)
+        except UnknownTopicError:
+            if isinstance(topic, str):  # the name may mean another topic by now
                 lane = self._lane_anew(topic)
         buffer = lane.buffer
         handle = self._handles[topic] if isinstance(topic, str) else topic
         if partition is not None:
-            buffer.topic.log_id(partition)
+            lane.encoder.check_partition(partition)
         streams = [None if column is None else iter(column) for column in (values, keys, headers, timestamps_ms)]
         batches: list[PendingBatch] = []
         while True:

@@ -87,7 +87,10 @@ class ShareMember:
         self.wait: Wait = engine.wakeup.wait
         self._sources = list(sources)
         self._known = [0] * len(self._sources)
-        self._dead_letter = None if dead_letter is None else TopicEncoder(dead_letter, resolve_key(None), resolve(None))
+        self._dead_letter = (
+            None if dead_letter is None
+            else TopicEncoder(dead_letter, resolve_key(None), resolve(None), engine.current)
+        )  # fmt: skip
         self._state = ShareState(
             engine, group_id,
             max_delivery_count=max_delivery_count, acquire_timeout_ms=acquire_timeout_ms,
@@ -268,6 +271,12 @@ class ShareMember:
         self._turn = (self._turn + 1) % len(lanes)
         return lanes[self._turn :] + lanes[: self._turn]
 
+    def _has_grown(self) -> bool:
+        """Whether there are partitions, as far as the last look knows, that are not among the lanes."""
+        return any(
+            source.topic.partition_count > known for source, known in zip(self._sources, self._known, strict=True)
+        )
+
     def ends(self) -> Ends:
         """The visible end of every partition."""
         return self._state.ends(self.lanes())
@@ -316,7 +325,7 @@ class ShareMember:
             if self.is_stopped or self.is_closed:
                 return True
             now = self._state.survey(lanes, ends)
-            return bool(now.candidates) or (ends is not None and not now.unfinished)
+            return bool(now.candidates) or (ends is not None and not now.unfinished) or self._has_grown()
 
         self.wait(log_ids, ready, Deadline(seconds))
 

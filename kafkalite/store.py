@@ -24,13 +24,13 @@ from kafkalite.errors import (
     UnsupportedError,
     noted_on,
 )
-from kafkalite.iteration import BatchIterator, records, resolve_range
+from kafkalite.iteration import BatchIterator, records, source
 from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.producer import Producer
 from kafkalite.serde import Serde, resolve, resolve_key
 from kafkalite.storage import internal
 from kafkalite.storage.backup import BackupReport, Progress, backup
-from kafkalite.storage.catalogue import MAX_PARTITIONS, TopicState, check_name
+from kafkalite.storage.catalogue import TopicState, check_name, check_partitions
 from kafkalite.storage.check import Report
 from kafkalite.storage.commit import Append
 from kafkalite.storage.engine import Engine, open_engine
@@ -228,14 +228,14 @@ class Store:
         """Get a topic, or create it (unless `create=False`): with 1 partition, or `partitions` of them.
 
         Only what is given is compared with a topic that exists. `key` and `value` are types or serdes of this handle.
-        Raises `InvalidTopicError`, `TopicSettingsError`, `UnknownTopicError`, `ConfigError`.
+        Raises `InvalidTopicError`, `InvalidPartitionsError`, `TopicSettingsError`, `UnknownTopicError`, `ConfigError`.
         """
         self._use()
         check_name(name)
         wanted = given_topic_settings(settings, config)
         key_serde, value_serde = resolve_key(key), resolve(value)
-        if partitions is not None and (type(partitions) is not int or not 1 <= partitions <= MAX_PARTITIONS):
-            raise ConfigError(f"partitions={partitions!r} is not valid: give 1 to {MAX_PARTITIONS}")
+        if partitions is not None:
+            check_partitions(partitions)
         try:
             state = self._engine.topic(name)
         except UnknownTopicError:
@@ -273,11 +273,10 @@ class Store:
         if isinstance(topics, str | bytes | Topic):
             raise ConfigError(f"topics={topics!r} is one topic, where a list of them belongs: give [{topics!r}]")
         handles = [one if isinstance(one, Topic) else self.topic(one, create=False) for one in topics]
-        sources = []
-        for topic in handles:
-            state = topic._state
-            ranges = resolve_range(self._engine, state, range(state.partition_count), start, until)
-            sources.append((state, topic.key_serde, topic.value_serde, ranges))
+        sources = [
+            source(self._engine, topic._state, topic.key_serde, topic.value_serde, None, start, until)
+            for topic in handles
+        ]
         return records(BatchIterator(self._engine, sources, follow=until is None))
 
     # Producers
@@ -559,6 +558,7 @@ def _compare_topic(state: TopicState, partitions: int | None, wanted: Mapping[st
     if partitions is not None and partitions != state.partition_count:
         raise TopicSettingsError(
             f"topic {state.name!r} has {state.partition_count} partitions, not {partitions}: leave partitions= out"
+            + (f", or add some with topic.alter({partitions=})" if partitions > state.partition_count else "")
         )
     for name, value in wanted.items():
         if state.settings[name] != value:

@@ -11,11 +11,11 @@ from kafkalite import config
 from kafkalite.columns import TopicEncoder
 from kafkalite.config import ConfigMapping, TopicSettings
 from kafkalite.errors import ConfigError
-from kafkalite.iteration import BatchIterator, RecordBatch, check_partition, records, resolve_range
+from kafkalite.iteration import BatchIterator, RecordBatch, records, source
 from kafkalite.model import Headers, Position, Record, RecordMetadata, Until
 from kafkalite.serde import BatchSerde
 from kafkalite.storage import reader
-from kafkalite.storage.catalogue import TopicState
+from kafkalite.storage.catalogue import TopicState, check_partitions
 from kafkalite.storage.commit import Append, Operation
 
 if TYPE_CHECKING:
@@ -37,29 +37,42 @@ class Topic(Generic[K, V]):
         self.name = state.name
         self.key_serde = key
         self.value_serde = value
-        self._encoder: TopicEncoder[K, V] = TopicEncoder(state, key, value)
+        self._encoder: TopicEncoder[K, V] = TopicEncoder(state, key, value, store._engine.current)
 
     def __repr__(self) -> str:
-        return f"<Topic {self.name!r}, {self.partition_count} partitions, of {self._store!r}>"
+        return f"<Topic {self.name!r}, {self._state.partition_count} partitions, of {self._store!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self._store, self.name, self.key_serde, self.value_serde)
 
     @property
     def partition_count(self) -> int:
-        """Partitions count from 0 to one less."""
-        return self._state.partition_count
+        """How many partitions there are now; they count from 0 to one less."""
+        return self._now().partition_count
+
+    def _now(self) -> TopicState:
+        self._store._use()
+        return self._engine.current(self._state)
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The topic's settings as of now, Kafka's names with `_` for `.`."""
-        self._store._use()
-        return dict(self._engine.current(self._state).settings)
+        return dict(self._now().settings)
 
-    def alter(self, *, config: ConfigMapping | None = None, **settings: Unpack[TopicSettings]) -> None:
-        """Change settings of the topic, for everybody; raises `ConfigError`, `UnknownTopicError`."""
+    def alter(
+        self, *, partitions: int | None = None, config: ConfigMapping | None = None, **settings: Unpack[TopicSettings]
+    ) -> None:
+        """Change settings of the topic, and give it more partitions, `partitions` in all: for everybody, in one commit.
+
+        Partitions are only added (Kafka's createPartitions, KIP-195). What is there stays where it is; from now on keys
+        are spread over all, so later records of a key may go to another partition than its earlier ones. Followers and
+        groups read the new partitions from their beginning.
+        Raises `InvalidPartitionsError` unless `partitions` is more than there are, `ConfigError`, `UnknownTopicError`.
+        """
         self._store._use_to_write()
-        self._engine.alter_topic(self._state, _given(settings, config))
+        if partitions is not None:
+            check_partitions(partitions)
+        self._engine.alter_topic(self._state, _given(settings, config, may_be_none=partitions is not None), partitions)
 
     # Appending
 
@@ -140,36 +153,31 @@ class Topic(Generic[K, V]):
 
     def _batches(self, partition: int | None, start: Position, until: Until) -> BatchIterator[K, V]:
         self._store._use()
-        partitions = range(self.partition_count) if partition is None else [check_partition(self._state, partition)]
-        ranges = resolve_range(self._engine, self._state, partitions, start, until)
-        return BatchIterator(
-            self._engine, [(self._state, self.key_serde, self.value_serde, ranges)], follow=until is None
-        )
+        wanted = source(self._engine, self._state, self.key_serde, self.value_serde, partition, start, until)
+        return BatchIterator(self._engine, [wanted], follow=until is None)
 
     def tail(self, n: int = 10) -> Iterator[Record[K, V]]:
         """The last `n` records of each partition, oldest first."""
         if not isinstance(n, int) or n < 0:
             raise ConfigError(f"tail({n!r}) is not valid: give the number of records, 0 or more")
-        self._store._use()
-        found = reader.bounds(self._engine, self._state, range(self.partition_count))
+        found = self._bounds()
         return self.read(start={number: max(first, end - n) for number, (first, end) in found.items()})
 
     def beginning_offsets(self) -> dict[int, int]:
         """The first offset that there is, by partition."""
-        self._store._use()
-        found = reader.bounds(self._engine, self._state, range(self.partition_count))
-        return {partition: start for partition, (start, _) in found.items()}
+        return {partition: start for partition, (start, _) in self._bounds().items()}
 
     def end_offsets(self) -> dict[int, int]:
         """The offset after the last visible record, by partition."""
-        self._store._use()
-        found = reader.bounds(self._engine, self._state, range(self.partition_count))
-        return {partition: end for partition, (_, end) in found.items()}
+        return {partition: end for partition, (_, end) in self._bounds().items()}
+
+    def _bounds(self) -> dict[int, tuple[int, int]]:
+        return reader.bounds(self._engine, self._state, range(self.partition_count))
 
 
-def _given(settings: Mapping[str, Any], dotted: ConfigMapping | None) -> dict[str, Any]:
+def _given(settings: Mapping[str, Any], dotted: ConfigMapping | None, *, may_be_none: bool) -> dict[str, Any]:
     found = config.given("topic", settings, dotted)
-    if not found:
+    if not found and not may_be_none:
         raise ConfigError("alter() was given no setting: name at least one, such as retention_ms=…")
     return found
 

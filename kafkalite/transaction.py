@@ -290,7 +290,7 @@ class Transaction:
             self._check_room(size + MOST_OVERHEAD)
             if partition is None:
                 partition = self._batches.choose(encoder, raw_key) if expected_end_offset is None else 0
-            state.log_id(partition)
+            encoder.check_partition(partition)
             batch = self._batches.open(encoder, partition, expected_end_offset)
             token = next(tokens)
             batch.has_headers = batch.has_headers or bool(pairs)
@@ -340,7 +340,7 @@ class Transaction:
             if expected_end_offset is not None:
                 encoder._check_expected(expected_end_offset, partition)
             if partition is not None:
-                encoder.state.log_id(partition)
+                encoder.check_partition(partition)
             columns = encoder.columns(values, keys, headers, timestamps_ms)
             self._refuse_over()  # what gives the values may have ended it
             size = columns.size + RECORD_OVERHEAD * len(columns.values) + _headers_size(columns.headers)

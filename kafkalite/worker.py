@@ -170,7 +170,9 @@ class Worker:
             self._engine, job.group_id, job.subscription, job.settings, job.callbacks
         )
         letters = None if job.dead_letter is None else self._engine.topic(job.dead_letter)
-        self._letters = None if letters is None else TopicEncoder(letters, resolve_key(None), resolve(None))
+        self._letters = (
+            None if letters is None else TopicEncoder(letters, resolve_key(None), resolve(None), self._engine.current)
+        )
         self._answers: SimpleQueue[int | None] = SimpleQueue()
         self._member: Membership | None = None
         self._epoch = -1

@@ -109,6 +109,26 @@ def test_all_that_happened_later_is_not_in_it(tmp_path: Path) -> None:
         assert copy.check().ok
 
 
+def test_a_topic_that_grows_meanwhile_is_copied_as_it_was(tmp_path: Path) -> None:
+    with kafkalite.connect(tmp_path / "s.klite") as store:
+        topic = store.topic("t", partitions=2)
+        store.topic("between")
+        topic.alter(partitions=3)
+        topic.append(b"before", partition=2)
+
+        def grow(_: int, __: int) -> None:
+            topic.alter(partitions=topic.partition_count + 1)
+            topic.append(b"after", partition=topic.partition_count - 1)
+
+        store.backup(tmp_path / "copy", progress=grow)
+        assert topic.partition_count > 3
+        assert store.check().ok
+    with kafkalite.connect(tmp_path / "copy", create=False) as copy:
+        assert [(one.partition, one.value) for one in copy.topic("t").read()] == [(2, b"before")]
+        assert copy.topic("t").partition_count == 3
+        assert copy.check().ok
+
+
 def test_settings_topics_and_what_producers_may_repeat_come_along(tmp_path: Path) -> None:
     with kafkalite.connect(tmp_path / "s.klite", durability="interval", segment_bytes=1 << 20) as store:
         store.topic("t", partitions=3, retention_ms=5000)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import kafkalite
-from kafkalite import copying
+from kafkalite import TopicSettingsError, copying
 from kafkalite.records import kafka_v2
 from kafkalite.records.envelope import CONTROL, TRANSACTIONAL, seal
 from kafkalite.storage import catalogue
@@ -65,6 +65,28 @@ def test_a_copy_is_equal_byte_for_byte_in_every_layout(layout: Path | str, tmp_p
                 assert contents(target, name) == contents(source, name)
             assert target.check().ok
         assert source.check().ok
+
+
+def test_a_topic_that_grew_and_one_that_grows_meanwhile(tmp_path: Path) -> None:
+    with kafkalite.connect(tmp_path / "s.klite") as source, kafkalite.connect(tmp_path / "copy") as target:
+        fill(source)
+        grown = source.topic("orders")
+        grown.alter(partitions=5)
+        grown.append_many([b"a", b"b"], partition=4)
+        expected = contents(source, "orders")
+
+        def grow(_: int, __: int) -> None:
+            grown.alter(partitions=grown.partition_count + 1)
+            grown.append(b"too late", partition=grown.partition_count - 1)
+
+        (copied,) = kafkalite.copy_topics(source, target, ["orders"], progress=grow)
+        assert (copied.partitions, target.topic("orders").partition_count) == (5, 5)
+        assert contents(target, "orders") == expected
+        with pytest.raises(TopicSettingsError, match=r"and 5 in .*topic.alter\(partitions="):
+            kafkalite.copy_topics(source, target, ["orders"], append=True)
+        target.topic("orders").alter(partitions=grown.partition_count)
+        kafkalite.copy_topics(source, target, ["orders"], append=True)
+        assert (source.check().ok, target.check().ok) == (True, True)
 
 
 def test_kafkas_own_records_and_damaged_utf8_travel_undecoded(tmp_path: Path) -> None:

@@ -41,10 +41,6 @@ class Batches(iteration.BatchIterator[K, V]):
         """The logs that are followed."""
         return [lane.reader.log_id for lane in self._lanes]
 
-    def has_next(self) -> bool:
-        """Whether there is something by now."""
-        return any(lane.reader.has_next() for lane in self._lanes)
-
 
 class _Feed(Generic[K, V]):
     """Takes from batches, one task at a time, without holding up the loop."""
@@ -90,7 +86,7 @@ class _Feed(Generic[K, V]):
 
         def ready() -> bool:
             self._host.use()
-            return not self._host.may_look() or batches.has_next()  # who may not look now looks as soon as he may
+            return not self._host.may_look() or batches.has_more()  # who may not look now looks as soon as he may
 
         await self._host.watch().until(batches.log_ids(), ready, Deadline(None))
 

@@ -29,7 +29,7 @@ from kafkalite.aio.transaction import Transaction
 from kafkalite.config import ConfigMapping, GroupSettings, ProducerSettings, StoreSettings, TopicSettings
 from kafkalite.errors import ClosedError, ConfigError, noted_on
 from kafkalite.group_admin import GroupInfo
-from kafkalite.iteration import resolve_range
+from kafkalite.iteration import source
 from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.serde import Serde, resolve, resolve_key
 from kafkalite.storage.backup import BackupReport, Progress
@@ -220,11 +220,11 @@ class Store:
         return RecordIterator(self._host, lambda: self._batches(given, start, until))
 
     def _batches(self, topics: Sequence[str | Topic[Any, Any]], start: Position, until: Until) -> Batches[Any, Any]:
-        engine, sources = self._host.engine, []
-        for topic in [one._sync if isinstance(one, Topic) else self._sync.topic(one, create=False) for one in topics]:
-            state = topic._state
-            ranges = resolve_range(engine, state, range(state.partition_count), start, until)
-            sources.append((state, topic.key_serde, topic.value_serde, ranges))
+        engine = self._host.engine
+        handles = [one._sync if isinstance(one, Topic) else self._sync.topic(one, create=False) for one in topics]
+        sources = [
+            source(engine, topic._state, topic.key_serde, topic.value_serde, None, start, until) for topic in handles
+        ]
         return Batches(engine, sources, follow=until is None)
 
     # Producers

@@ -11,7 +11,7 @@ from kafkalite import topic as sync
 from kafkalite.aio.iteration import Batches, BatchIterator, RecordIterator
 from kafkalite.config import ConfigMapping, TopicSettings
 from kafkalite.errors import ConfigError
-from kafkalite.iteration import RecordBatch, check_partition, resolve_range
+from kafkalite.iteration import RecordBatch, source
 from kafkalite.model import Headers, Position, Record, RecordMetadata, Until
 from kafkalite.serde import BatchSerde
 from kafkalite.storage.commit import Append
@@ -36,14 +36,16 @@ class Topic(Generic[K, V]):
         self.value_serde: BatchSerde[V] = topic.value_serde
 
     def __repr__(self) -> str:
-        return f"<aio.Topic {self.name!r}, {self.partition_count} partitions, of {str(self._host.store.path)!r}>"
+        count = self._sync._state.partition_count
+        return f"<aio.Topic {self.name!r}, {count} partitions, of {str(self._host.store.path)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Topic, (self._store, self._sync)
 
     @property
     def partition_count(self) -> int:
-        """Partitions count from 0 to one less."""
+        """How many partitions there are now; they count from 0 to one less."""
+        self._host.use()
         return self._sync.partition_count
 
     @property
@@ -52,10 +54,14 @@ class Topic(Generic[K, V]):
         self._host.use()
         return self._sync.settings
 
-    async def alter(self, *, config: ConfigMapping | None = None, **settings: Unpack[TopicSettings]) -> None:
-        """Change settings of the topic, for everybody; raises `ConfigError`, `UnknownTopicError`."""
+    async def alter(
+        self, *, partitions: int | None = None, config: ConfigMapping | None = None, **settings: Unpack[TopicSettings]
+    ) -> None:
+        """Change settings of the topic, and give it more partitions, `partitions` in all, for everybody; as the
+        synchronous `Topic.alter`.
+        """
         self._host.use()
-        await self._host.threads.call(lambda: self._sync.alter(config=config, **settings))
+        await self._host.threads.call(lambda: self._sync.alter(partitions=partitions, config=config, **settings))
 
     # Appending
 
@@ -146,14 +152,13 @@ class Topic(Generic[K, V]):
         return RecordIterator(self._host, lambda: self._batches(None, self._last(n), "end"))
 
     def _batches(self, partition: int | None, start: Position, until: Until) -> Batches[K, V]:
-        engine, state = self._host.engine, self._sync._state
-        partitions = range(self.partition_count) if partition is None else [check_partition(state, partition)]
-        ranges = resolve_range(engine, state, partitions, start, until)
-        return Batches(engine, [(state, self.key_serde, self.value_serde, ranges)], follow=until is None)
+        engine, topic = self._host.engine, self._sync
+        wanted = source(engine, topic._state, topic.key_serde, topic.value_serde, partition, start, until)
+        return Batches(engine, [wanted], follow=until is None)
 
     def _last(self, n: int) -> dict[int, int]:
         first, ends = self._sync.beginning_offsets(), self._sync.end_offsets()
-        return {number: max(first[number], end - n) for number, end in ends.items()}
+        return {number: max(start, ends[number] - n) for number, start in first.items()}
 
     async def beginning_offsets(self) -> dict[int, int]:
         """The first offset that there is, by partition."""

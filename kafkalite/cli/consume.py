@@ -26,7 +26,7 @@ from kafkalite.cli.options import (
     store_option,
     until_option,
 )
-from kafkalite.cli.position import Place
+from kafkalite.cli.position import Place, bounds_of
 from kafkalite.cli.record_format import FormatError, Printer, printer
 
 PLAIN: Final = r"%v\n"
@@ -143,15 +143,16 @@ def _runs(
     """What to read, in order. Where a place is a time, each partition that was asked for is a run of its own."""
     for name in dict.fromkeys(names):
         topic = get_topic(opened, name)
-        first, end = topic.beginning_offsets(), topic.end_offsets()
+        known = bounds_of(topic)
         for number in partitions:
-            if number not in end:
+            if number not in known:
                 raise kafkalite.UnknownPartitionError(
                     f"topic {name!r} has partitions 0 to {topic.partition_count - 1}, and no {number}"
                 )
-        wanted = sorted(set(partitions) or set(end))
-        bounds = {number: (first[number], end[number]) for number in wanted}
-        begin = start.position(bounds)
+        wanted = sorted(set(partitions) or set(known))
+        bounds = {number: known[number] for number in wanted}
+        is_whole = follow and not partitions and start.kind in ("earliest", "latest")
+        begin = start.kind if is_whole else start.position(bounds)  # a mapping would leave out what is added later
         finish = None if follow else "end" if until is None else until.position(bounds)
         if partitions and not isinstance(begin, dict):
             yield from (Run(topic, number, begin, _part(finish, number)) for number in wanted)

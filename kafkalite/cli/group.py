@@ -10,7 +10,7 @@ import kafkalite
 from kafkalite.cli import output
 from kafkalite.cli.app import CommandFailedError, LazyGroup, examples, fail, show_error
 from kafkalite.cli.options import complete_topic, get_topic, json_option, open_store, store_argument, store_option
-from kafkalite.cli.position import Place, PlaceType
+from kafkalite.cli.position import Place, PlaceType, bounds_of
 from kafkalite.cli.topic import is_asked
 from kafkalite.group_admin import (
     GroupInfo,
@@ -191,14 +191,14 @@ def _places(
     topic: kafkalite.Topic[Any, Any], place: Place, partitions: Sequence[int]
 ) -> dict[kafkalite.TopicPartition, int]:
     """The offset that a place is in each partition."""
-    first, end = topic.beginning_offsets(), topic.end_offsets()
+    known = bounds_of(topic)
     for number in partitions:
-        if number not in end:
-            raise CommandFailedError(f"topic {topic.name!r} has no partition {number}: it has {len(end)}")
-    bounds = {number: (first[number], end[number]) for number in partitions or sorted(end)}
+        if number not in known:
+            raise CommandFailedError(f"topic {topic.name!r} has no partition {number}: it has {len(known)}")
+    bounds = {number: known[number] for number in partitions or sorted(known)}
     position = place.position(bounds)
     if not isinstance(position, Mapping):
-        position = {number: _at(topic, number, position, end[number]) for number in bounds}
+        position = {number: _at(topic, number, position, end) for number, (_, end) in bounds.items()}
     return {kafkalite.TopicPartition(topic.name, number): offset for number, offset in position.items()}
 
 

@@ -17,6 +17,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import rich_click as click
 
+import kafkalite
+
 EARLIEST: Final = ("earliest", "start", "beginning")
 LATEST: Final = ("latest", "end")
 MS_DIGITS: Final = 12
@@ -106,3 +108,9 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic in some v
             return parse(str(value))
         except (ValueError, OverflowError) as error:
             self.fail(str(error), param, ctx)
+
+
+def bounds_of(topic: kafkalite.Topic[Any, Any]) -> dict[int, tuple[int, int]]:
+    """Where each partition begins and ends; one that is added meanwhile is left out."""
+    beginnings, ends = topic.beginning_offsets(), topic.end_offsets()
+    return {partition: (first, ends[partition]) for partition, first in beginnings.items()}

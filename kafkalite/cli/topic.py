@@ -19,6 +19,7 @@ from kafkalite.cli.options import (
     store_argument,
     store_option,
 )
+from kafkalite.cli.position import bounds_of
 
 topics_argument = click.argument(
     "names", nargs=-1, required=True, metavar="TOPIC...", shell_complete=complete_topic
@@ -97,8 +98,7 @@ def list_(store: str, *, match: str, as_json: bool) -> None:
 
 def records_of(found: kafkalite.Topic[Any, Any]) -> int:
     """How many offsets a topic's partitions hold."""
-    first = found.beginning_offsets()
-    return sum(end - first[partition] for partition, end in found.end_offsets().items())
+    return sum(end - first for first, end in bounds_of(found).values())
 
 
 @topic.command(
@@ -120,8 +120,7 @@ def describe(store: str, names: Sequence[str], *, as_json: bool) -> None:
                 show_error(error)
                 failed += 1
                 continue
-            end = found.end_offsets()
-            bounds = {partition: (first, end[partition]) for partition, first in found.beginning_offsets().items()}
+            bounds = bounds_of(found)
             if as_json:
                 output.print_json(_described(found, bounds))
             else:
@@ -153,20 +152,32 @@ def _print_topic(found: kafkalite.Topic[Any, Any], bounds: Mapping[int, tuple[in
 
 
 @topic.command(
-    epilog=examples("kafkalite topic alter -s shop.klite orders -c retention.ms=604800000 -c compression.type=zstd")
+    epilog=examples(
+        "kafkalite topic alter -s shop.klite orders -c retention.ms=604800000 -c compression.type=zstd",
+        "kafkalite topic alter -s shop.klite orders --partitions 6",
+    )
 )
 @store_option
 @topics_argument
+@click.option(
+    "-p", "--partitions", type=click.IntRange(1), metavar="N", help="Have so many in all: more than there are."
+)  # fmt: skip
 @settings_option
 @json_option
-def alter(store: str, names: Sequence[str], *, settings: dict[str, str], as_json: bool) -> None:
-    """Change settings of topics, for everybody who has the store open."""
-    if not settings:
-        raise click.UsageError("no setting is given: add -c NAME=VALUE, such as -c retention.ms=604800000")
+def alter(store: str, names: Sequence[str], *, partitions: int | None, settings: dict[str, str], as_json: bool) -> None:
+    """Change settings of topics, or add partitions, for everybody who has the store open.
+
+    Partitions are only ever added. Keys are then spread over all of them: later records of a key may go to another
+    partition than its earlier ones.
+    """
+    if not settings and partitions is None:
+        raise click.UsageError(
+            "nothing to change is given: add -c NAME=VALUE, such as -c retention.ms=604800000, or --partitions N"
+        )
     with open_store(store, write=True) as opened:
 
         def one(name: str) -> str:
-            get_topic(opened, name).alter(config=settings)
+            get_topic(opened, name).alter(partitions=partitions, config=settings)
             return "altered"
 
         _each(names, one, as_json=as_json)

@@ -11,7 +11,8 @@ removes it. Keys and values are msgpack:
     ["lost", id]          [[first offset, end offset], …]: lost to damage, and given up by a repair (`salvage`)
 
 `rows` turns a batch of them into rows of the index, the same way at the commit and at a rebuild. A partition is a
-log; its id is the topic's first log id plus its number, so creating a topic of 100,000 partitions is one record.
+log, found by counting through the topic's extents: creating a topic of 100,000 partitions is one record, and so is
+adding as many to it. Partitions are only ever added, behind the others, so a partition keeps its log for life.
 """
 
 import re
@@ -23,7 +24,13 @@ import lmdb
 import msgpack
 
 from kafkalite import clock, config, disk
-from kafkalite.errors import CorruptRecordError, InvalidTopicError, UnknownPartitionError, UnknownTopicError
+from kafkalite.errors import (
+    CorruptRecordError,
+    InvalidPartitionsError,
+    InvalidTopicError,
+    UnknownPartitionError,
+    UnknownTopicError,
+)
 from kafkalite.model import INTERNAL_TOPICS
 from kafkalite.records import native
 from kafkalite.records.envelope import SealedBatch
@@ -50,6 +57,13 @@ def check_name(name: str) -> None:
         raise InvalidTopicError(f"the topic name {name!r} is kafkalite's own: choose another")
 
 
+def check_partitions(count: Any) -> int:
+    """A number of partitions that a topic can have; raises `InvalidPartitionsError`."""
+    if type(count) is not int or not 1 <= count <= MAX_PARTITIONS:
+        raise InvalidPartitionsError(f"partitions={count!r} is not valid: give 1 to {MAX_PARTITIONS}")
+    return count
+
+
 class TopicState:
     """What the catalogue says of a topic. One for all of a process; `epoch` is the catalogue it was checked against."""
 
@@ -73,6 +87,16 @@ class TopicState:
     def partition_count(self) -> int:
         return len(self.log_ids)
 
+    def missing(self, partitions: int) -> int:
+        """How many partitions are to be added so that there are so many; raises `InvalidPartitionsError` for none."""
+        has = len(self.log_ids)
+        if partitions <= has:
+            raise InvalidPartitionsError(
+                f"topic {self.name!r} has {has} partitions, and {partitions} would be no more: partitions are only "
+                "ever added"
+            )
+        return partitions - has
+
     def log_id(self, partition: int) -> int:
         """The log of a partition; raises `UnknownPartitionError`."""
         if type(partition) is not int or not 0 <= partition < len(self.log_ids):
@@ -92,6 +116,14 @@ def topic_fact(
         "settings": dict(settings),
         "created_ms": topic.created_ms if topic else clock.now_ms(),
     }
+
+
+def extended(extents: Sequence[Sequence[int]], first: int, count: int) -> list[list[int]]:
+    """Extents with so many logs more behind them, joined to the last where they follow on it."""
+    *others, (last, size) = extents
+    if last + size == first:
+        return [*map(list, others), [last, size + count]]
+    return [*map(list, extents), [first, count]]
 
 
 def batch_of(facts: Sequence[Fact]) -> SealedBatch:

@@ -312,18 +312,21 @@ class Engine:
         def decide(transaction: lmdb.Transaction) -> list[Append]:
             if index.get(transaction, index.topic_key(name)) is not None:
                 return []
-            first = index.fact(transaction, "next_log") or catalogue.FIRST_USER_LOG
-            if first + partitions > catalogue.LOG_ID_LIMIT:
-                raise UnsupportedError(
-                    f"{self.place.path} has no {partitions} log ids left for topic {name!r}: it gave out {first} of "
-                    f"{catalogue.LOG_ID_LIMIT}, and uses none again; copy its topics to a new store"
-                )
-            return _facts(
-                catalogue.topic_fact(name, [[first, partitions]], settings), (("next_log",), first + partitions)
-            )
+            first, next_log = self._new_logs(transaction, name, partitions)
+            return _facts(catalogue.topic_fact(name, [[first, partitions]], settings), next_log)
 
         self.decide(decide)
         return self.topic(name)
+
+    def _new_logs(self, transaction: lmdb.Transaction, name: str, count: int) -> tuple[int, catalogue.Fact]:
+        """The first of so many log ids that were never used, and the fact that they are now."""
+        first = index.fact(transaction, "next_log") or catalogue.FIRST_USER_LOG
+        if first + count > catalogue.LOG_ID_LIMIT:
+            raise UnsupportedError(
+                f"{self.place.path} has no {count} log ids left for topic {name!r}: it gave out {first} of "
+                f"{catalogue.LOG_ID_LIMIT}, and uses none again; copy its topics to a new store"
+            )
+        return first, (("next_log",), first + count)
 
     def current(self, topic: TopicState) -> TopicState:
         """A topic brought up to date; raises `UnknownTopicError` when it was deleted, even if there is a new one."""
@@ -332,16 +335,26 @@ class Engine:
                 catalogue.revalidate(transaction, topic, positions.catalogue)
         return topic
 
-    def alter_topic(self, altered: TopicState, settings: Mapping[str, Any]) -> None:
-        """Change settings of a topic for everybody; raises `UnknownTopicError`."""
+    def alter_topic(self, altered: TopicState, settings: Mapping[str, Any], partitions: int | None = None) -> None:
+        """Change settings of a topic for everybody, and give it `partitions` in all, which is more than it has.
+
+        Raises `UnknownTopicError`, `InvalidPartitionsError`.
+        """
 
         def decide(transaction: lmdb.Transaction) -> list[Append]:
             catalogue.revalidate(transaction, altered, -1)
-            facts = catalogue.topic_fact(altered.name, altered.extents, altered.settings | dict(settings), altered)
-            return _facts(facts)
+            extents, next_log = altered.extents, []
+            if partitions is not None:
+                count = altered.missing(partitions)
+                first, fact = self._new_logs(transaction, altered.name, count)
+                extents, next_log = catalogue.extended(extents, first, count), [fact]
+            settled = altered.settings | dict(settings)
+            return _facts(catalogue.topic_fact(altered.name, extents, settled, altered), *next_log)
 
         self.decide(decide)
         self.current(altered)
+        if partitions is not None:
+            self.wakeup.poke(altered.log_ids[:1])  # who follows the whole topic follows this one
 
     def delete_topic(self, name: str, also: Decide | None = None) -> None:
         """Remove a topic from the catalogue; raises `UnknownTopicError`. Its space returns with the cleaner.

@@ -1,6 +1,7 @@
 """Reading in a loop: what the synchronous iterators give, following, what raising and cancelling leave."""
 
 import asyncio
+import functools
 import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from kafkalite import (
     ConcurrentUseError,
     ConfigError,
     DeserializationError,
+    InvalidPartitionsError,
     OffsetOutOfRangeError,
     RecordBatch,
     UnknownPartitionError,
@@ -62,6 +64,25 @@ async def test_what_is_wrong_is_raised_at_the_call(path: Path) -> None:
             topic.tail(-1)
         with pytest.raises(ConfigError, match="time zone"):
             topic.read(start=datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+@in_loop
+async def test_a_follower_follows_partitions_that_are_added(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeup, "LONGEST_SLEEP", 2 * PATIENCE)  # woken by nothing else
+    async with aio.connect(path) as store:
+        topic = await store.topic("t")
+        for read in (topic.read, functools.partial(store.read, ["t"])):
+            waiting = asyncio.create_task(anext(read(start="latest", until=None)))
+            await soon(lambda: bool(sockets(store)))
+            count = topic.partition_count + 2
+            await topic.alter(partitions=count)
+            await turns(10)
+            metadata = await topic.append(b"new", partition=count - 1)
+            record = await waiting
+            assert (record.partition, record.offset, record.value) == (metadata.partition, 0, b"new")
+        with pytest.raises(InvalidPartitionsError):
+            await topic.alter(partitions=5)
+        assert set(await topic.end_offsets()) == set(range(5))
 
 
 @in_loop

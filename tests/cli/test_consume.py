@@ -114,6 +114,27 @@ def test_follow_hands_on_what_comes_later(run: Run, orders: Path, options: tuple
     assert set(result.stdout.split()) == {"later"}
 
 
+@pytest.mark.parametrize("start", ["latest", "earliest"])
+def test_follow_follows_partitions_that_are_added(run: Run, orders: Path, start: str) -> None:
+    def grow() -> None:
+        with kafkalite.connect(orders) as own:
+            while not done.wait(0.02):
+                topic = own.topic("orders")
+                topic.alter(partitions=topic.partition_count + 1)
+                topic.append(b"new", partition=topic.partition_count - 1)
+
+    done = threading.Event()
+    grower = threading.Thread(target=grow)
+    grower.start()
+    result = run("consume", "-s", orders, "orders", "-o", start, "-F", "-n", 8, "--format", r"%p %v\n")
+    done.set()
+    grower.join()
+    assert (result.exit_code, result.stderr) == (0, "")
+    added = [line for line in result.stdout.splitlines() if line.endswith(" new")]
+    assert len(added) >= 3
+    assert min(int(line.split()[0]) for line in added) >= 2
+
+
 def append_until_told(store: kafkalite.Store, done: threading.Event) -> None:
     """Append a record now and then."""
     with kafkalite.connect(store.path) as own:

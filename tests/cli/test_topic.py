@@ -78,6 +78,19 @@ def test_alter_changes_settings_under_either_name(run: Run, orders: Path) -> Non
         assert (settings["retention_ms"], settings["compression_type"]) == (5, "zstd")
 
 
+def test_alter_adds_partitions_and_takes_none_away(run: Run, orders: Path) -> None:
+    result = run("topic", "alter", "-s", orders, "orders", "--partitions", 5, "-c", "retention.ms=5", "--json")
+    assert json.loads(result.stdout) == {"topic": "orders", "result": "altered"}
+    for count in (5, 1):
+        result = run("topic", "alter", "-s", orders, "orders", "-p", count)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"kafkalite: topic 'orders' has 5 partitions, and {count} would be no more")
+    assert run("topic", "alter", "-s", orders, "orders", "-p", 0).exit_code == 2
+    with kafkalite.connect(orders) as store:
+        topic = store.topic("orders")
+        assert (topic.partition_count, topic.settings["retention_ms"], len(list(topic.read()))) == (5, 5, 5)
+
+
 def test_alter_without_a_setting_is_wrong_usage_and_a_strange_one_fails(run: Run, orders: Path) -> None:
     assert run("topic", "alter", "-s", orders, "orders").exit_code == 2
     result = run("topic", "alter", "-s", orders, "orders", "-c", "retntion.ms=5")

@@ -287,3 +287,21 @@ def test_list_topics_tells_partitions_and_brokers(library: Library) -> None:
     assert {one.leader for one in found.topics[topic].partitions.values()} == set(found.brokers)
     assert producer.cluster_id(timeout=10)
     producer.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Expected non-empty list of NewPartitions objects"),
+        ([("t", 0)], r"Invalid NewPartitions\(t\): new_total_cnt out of expected range 1..100000"),
+        ([("t", 100_001)], r"Invalid NewPartitions\(t\): new_total_cnt out of expected range 1..100000"),
+        ([("t", 3, [0])], "replica_assignment must be a list of int lists with an outer size of new_total_count"),
+        ([("t", 3, [["a"]])], "replica_assignment must be a list of int lists with an outer size of new_total_count"),
+    ],
+)
+def test_new_partitions_are_refused_as_librdkafka_does(library: Library, arguments: list[Any], says: str) -> None:
+    admin = library.admin.AdminClient(library.conf())
+    with pytest.raises(ValueError, match=says):
+        admin.create_partitions([library.admin.NewPartitions(*one) for one in arguments])
+    with pytest.raises(TypeError, match="Expected validate_only to be bool type, not str"):
+        admin.create_partitions([library.admin.NewPartitions("t", 3)], validate_only="yes")

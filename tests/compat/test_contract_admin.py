@@ -54,6 +54,38 @@ def test_topic_errors_are_kafkas(whole: Library, admin: Any) -> None:
         admin.create_topics([])
 
 
+def test_topics_get_more_partitions(whole: Library, admin: Any) -> None:
+    first, second = whole.topic(), whole.name("second")
+    admin.create_topics([whole.admin.NewTopic(second, 1)])[second].result()
+    until(lambda: second in admin.list_topics().topics)
+    asked = [whole.admin.NewPartitions(first, 6), whole.admin.NewPartitions(second, 3)]
+    grown = admin.create_partitions(asked)
+    assert {name: future.result() for name, future in grown.items()} == {first: None, second: None}
+    until(lambda: [len(admin.list_topics().topics[name].partitions) for name in (first, second)] == [6, 3])
+
+
+def test_validating_more_partitions_adds_none(whole: Library, admin: Any) -> None:
+    topic = whole.topic()
+    for count in (MOCK_PARTITIONS, MOCK_PARTITIONS + 3):
+        future = admin.create_partitions([whole.admin.NewPartitions(topic, count)], validate_only=True)[topic]
+        if count > MOCK_PARTITIONS:
+            assert future.result() is None
+        else:
+            assert refused(future) == whole.ck.KafkaError.INVALID_PARTITIONS
+    assert len(admin.list_topics().topics[topic].partitions) == MOCK_PARTITIONS
+
+
+def test_partition_errors_are_kafkas(whole: Library, admin: Any) -> None:
+    topic = whole.topic()
+    asked = [whole.admin.NewPartitions(topic, 2), whole.admin.NewPartitions("absent", 2)]
+    made = admin.create_partitions(asked)
+    assert refused(made[topic]) == whole.ck.KafkaError.INVALID_PARTITIONS
+    assert refused(made["absent"]) == whole.ck.KafkaError.UNKNOWN_TOPIC_OR_PART
+    odd = admin.create_partitions([whole.admin.NewPartitions(topic, 6, [[0]])])
+    assert refused(odd[topic]) == whole.ck.KafkaError.INVALID_REPLICA_ASSIGNMENT
+    assert len(admin.list_topics().topics[topic].partitions) == MOCK_PARTITIONS
+
+
 def test_one_failure_does_not_keep_the_others_back(whole: Library, admin: Any) -> None:
     there, new = whole.topic(), whole.name("new")
     made = admin.create_topics([whole.admin.NewTopic(there, 1), whole.admin.NewTopic(new, 1)])

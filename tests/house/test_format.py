@@ -283,6 +283,9 @@ def fill(store: kafkalite.Store, records: int, seed: int = 7) -> None:
         plain.append_many([b"together", None], keys=[b"a", b"b"])
     store.delete_topic("gone")
     store.topic("empty", partitions=2)
+    grown = store.topic("grown")
+    grown.alter(partitions=grown.partition_count + 2)
+    grown.append(b"in a partition that was added", partition=grown.partition_count - 1)
 
 
 def test_both_layouts(path: Path) -> None:
@@ -290,7 +293,7 @@ def test_both_layouts(path: Path) -> None:
         fill(store, 300)
         expected = contents(store)
         assert store.check().ok
-    assert sum(map(len, expected.values())) == 300 + 5 + 5 + 10
+    assert sum(map(len, expected.values())) == 300 + 5 + 5 + 10 + 1
     assert reader.read(path) == expected
 
 

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 import kafkalite
-from kafkalite.errors import InvalidTopicError, UnknownPartitionError, UnknownTopicError
+from kafkalite.errors import (
+    InvalidPartitionsError,
+    InvalidTopicError,
+    UnknownPartitionError,
+    UnknownTopicError,
+    UnsupportedError,
+)
 from kafkalite.records import native
 from kafkalite.records.envelope import parse
 from kafkalite.storage import catalogue, index
@@ -115,3 +121,70 @@ def test_a_handle_of_a_deleted_topic_fails_and_writes_nothing(path: Path) -> Non
             topic.append(b"lost")
         assert values(store) == [b"new"]
         assert store.check().ok
+
+
+@pytest.mark.parametrize(
+    ("extents", "first", "expected"),
+    [
+        ([[16, 3]], 19, [[16, 5]]),
+        ([[16, 3]], 20, [[16, 3], [20, 2]]),
+        ([[16, 3], [30, 1]], 31, [[16, 3], [30, 3]]),
+        ([[16, 3], [30, 1]], 40, [[16, 3], [30, 1], [40, 2]]),
+    ],
+)
+def test_logs_that_are_added_join_the_last_extent_or_begin_another(
+    extents: list[list[int]], first: int, expected: list[list[int]]
+) -> None:
+    before = [list(extent) for extent in extents]
+    assert catalogue.extended(extents, first, 2) == expected
+    assert extents == before
+
+
+def test_growing_is_one_commit_and_moves_no_partition(engine: Engine) -> None:
+    topic, other = engine.create_topic("a", 2, {"retention_ms": 7}), engine.create_topic("b", 1, {})
+    before = engine.index.positions()
+    engine.alter_topic(topic, {"compression_type": "zstd"}, 5)
+    after = engine.index.positions()
+    assert (after.commits - before.commits, after.batches - before.batches) == (1, 1)
+    assert [topic.log_id(number) for number in range(5)] == [16, 17, 19, 20, 21]
+    assert topic.extents == [[16, 2], [19, 3]]
+    assert (topic.settings["retention_ms"], topic.settings["compression_type"]) == (7, "zstd")
+    engine.alter_topic(topic, {}, 6)
+    assert topic.extents == [[16, 2], [19, 4]]
+    assert (engine.topic("b").extents, other.log_ids) == ([[18, 1]], range(18, 19))
+    assert list(engine.create_topic("c", 1, {}).log_ids) == [23]
+
+
+def test_settings_changed_after_growing_leave_the_partitions_alone(engine: Engine) -> None:
+    topic = engine.create_topic("a", 1, {})
+    engine.alter_topic(topic, {}, 3)
+    engine.alter_topic(topic, {"retention_ms": 7})
+    assert (topic.partition_count, engine.topic("a").settings["retention_ms"]) == (3, 7)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_topic_does_not_shrink_and_nothing_is_written(engine: Engine, count: int) -> None:
+    topic = engine.create_topic("a", 3, {})
+    tail = engine.index.positions().tail
+    with pytest.raises(InvalidPartitionsError, match=f"'a' has 3 partitions, and {count} would be no more"):
+        engine.alter_topic(topic, {"retention_ms": 7}, count)
+    assert (engine.current(topic).partition_count, topic.settings["retention_ms"]) == (3, -1)
+    assert engine.index.positions().tail == tail
+
+
+def test_no_log_ids_left_to_grow_by(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = engine.create_topic("a", 3, {})
+    monkeypatch.setattr(catalogue, "LOG_ID_LIMIT", 21)
+    engine.alter_topic(topic, {}, 5)
+    with pytest.raises(UnsupportedError, match="no 1 log ids left for topic 'a'"):
+        engine.alter_topic(topic, {}, 6)
+    assert engine.topic("a").extents == [[16, 5]]
+
+
+def test_a_deleted_topic_does_not_grow(engine: Engine) -> None:
+    topic = engine.create_topic("a", 1, {})
+    engine.delete_topic("a")
+    engine.create_topic("a", 1, {})
+    with pytest.raises(UnknownTopicError, match="created anew"):
+        engine.alter_topic(topic, {}, 2)
+    assert engine.topic("a").partition_count == 1

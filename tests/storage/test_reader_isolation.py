@@ -1,5 +1,7 @@
 """Isolation: what readers see of transactions over the wire, by hand-built batches and their control batches."""
 
+import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from kafkalite.storage.reader import LogReader
 from .kit import LOG, append
 
 Encode = Callable[..., SealedBatch]
+HANGS = 10.0
 
 
 @pytest.fixture(params=[native.encode, kafka_v2.encode], ids=["native", "v2"])
@@ -200,4 +203,35 @@ def test_topics_and_groups_see_what_is_committed(tmp_path: Path, encode: Encode)
         assert [record.value for record in topic.read()] == [b"plain", b"committed", b"open", b"behind"]
         with store.consumer_group("g", topic) as group:
             assert [record.value for record in group.records()] == [b"open", b"behind"]
+        assert store.check().ok
+
+
+@pytest.mark.parametrize("way", ["records", "batches"])
+@pytest.mark.parametrize("level", ["read_committed", "read_uncommitted"])
+def test_the_end_of_a_group_is_what_its_isolation_level_shows(
+    tmp_path: Path, encode: Encode, level: Any, way: str
+) -> None:
+    """An open transaction does not keep `until="end"` waiting, neither at its partition nor at another one."""
+    with kafkalite.connect(tmp_path / "s.klite") as store:
+        topic = store.topic("t", partitions=2)
+        one = Wire(store._engine, encode, 5)
+        topic.append(b"before", partition=0)
+        one.send(b"open")
+        topic.append(b"behind", partition=0)
+        topic.append(b"other", partition=1)
+
+        def to_the_end(group: kafkalite.ConsumerGroup[Any, Any]) -> list[Any]:
+            found = getattr(group, way)(until="end", timeout=HANGS)
+            flat = found if way == "records" else itertools.chain.from_iterable(found)
+            return sorted((record.partition, record.value) for record in flat)
+
+        with store.consumer_group("g", topic, isolation_level=level) as group:
+            began = time.monotonic()
+            shown = to_the_end(group)
+            assert time.monotonic() - began < HANGS
+            held_back = [(0, b"behind"), (0, b"open")]
+            rest = [] if level == "read_uncommitted" else held_back
+            assert shown == sorted([(0, b"before"), (1, b"other"), *held_back[len(rest) :]])
+            one.end(control.COMMIT)
+            assert to_the_end(group) == rest
         assert store.check().ok

@@ -146,6 +146,26 @@ def test_everything_of_the_catalogue_survives(path: Path, monkeypatch: pytest.Mo
         assert store.check().ok
 
 
+def test_partitions_that_were_added_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = kafkalite.connect(path)
+    topic = store.topic("t", partitions=2)
+    store.topic("u").append(b"between")
+    topic.alter(partitions=4)
+    topic.append_many([b"0", b"3"], partition=3)
+    topic.alter(partitions=5, retention_ms=6)
+    topic.append(b"4", partition=4)
+    abandon(store)
+    reboot(monkeypatch)
+    with kafkalite.connect(path) as store:
+        state = store.topic("t")._state
+        assert [state.log_id(number) - LOG for number in range(5)] == [0, 1, 3, 4, 5]
+        assert state.settings["retention_ms"] == 6
+        assert (values(store), values(store, "u")) == ([b"0", b"3", b"4"], [b"between"])
+        store.topic("t").alter(partitions=6)
+        assert store._engine.create_topic("new", 1, {}).log_ids[0] == LOG + 7
+        assert store.check().ok
+
+
 def test_sequences_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = kafkalite.connect(path)
     store.topic("t")

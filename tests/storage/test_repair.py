@@ -168,6 +168,26 @@ def test_a_flipped_bit_costs_its_batch(path: Path) -> None:
     assert report.kept.exists()
 
 
+def test_damage_in_a_partition_that_was_added_is_named_and_the_topic_keeps_all_of_them(path: Path) -> None:
+    with kafkalite.connect(shop(path)) as store:
+        store.topic("between")
+        topic = store.topic("t")
+        topic.alter(partitions=4)
+        for number in range(4):
+            topic.append(b"%d" % number, partition=3)
+        assert topic._state.log_id(3) == LOG + 4
+    flip(path, batch_at(path, LOG + 4, 1) + BODY)
+    report = reported(path)
+    assert report.lost == [Lost(LOG + 4, 1, 1, "t", 3)]
+    assert "lost: topic 't', partition 3: offsets 1 to 1" in str(report)
+    with kafkalite.connect(path, create=False) as store:
+        topic = store.topic("t")
+        assert topic.partition_count == 4
+        assert [(one.offset, one.value) for one in topic.read(3)] == [(0, b"0"), (2, b"2"), (3, b"3")]
+        topic.alter(partitions=5)
+        assert topic.append(b"new", partition=4).offset == 0
+
+
 def test_the_original_is_kept_with_its_index_and_can_still_be_read(path: Path) -> None:
     flip(path, batch_at(shop(path), LOG, 0) + BODY)
     files = image(path)

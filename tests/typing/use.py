@@ -63,6 +63,8 @@ with kafkalite.connect("shop.klite", durability="interval", flush_interval_ms=50
     store.topic("dotted", config={"retention.ms": 5})
     store.topic("typo", retenton_ms=5)  # type: ignore[call-overload]  # error
     store.topic("typed", retention_ms="5")  # type: ignore[call-overload]  # error
+    orders.alter(partitions=6, retention_ms=5)
+    orders.alter(partitions="6")  # type: ignore[arg-type]  # error
     store.alter(durability="sometimes")  # type: ignore[arg-type]  # error
     assert_type(store.topics(), list[str])
 

@@ -20,7 +20,6 @@ ABSENT: Final = MappingProxyType(
         "avro": "deprecated there; as schema_registry",
         "kafkatest": "the test harness of the library itself",
         "Producer.purge": "a record that was handed over is committed with its batch: there is no queue to purge",
-        "AdminClient.create_partitions": "a topic keeps the number of partitions it was made with",
         "AdminClient.delete_records": "a store keeps its records until the cleaner is there",
         "AdminClient.describe_user_scram_credentials": "who may open a store's files may use it: there are no users",
         "AdminClient.alter_user_scram_credentials": "as describe_user_scram_credentials",

@@ -143,6 +143,8 @@ __all__ = [
 ]
 
 NO_AUTHORIZER: Final = "No Authorizer is configured on the broker"
+MAX_NEW_PARTITIONS: Final = 100_000
+"""What librdkafka takes."""
 Futures = dict[Any, "Future[Any]"]
 
 
@@ -221,7 +223,21 @@ class AdminClient(Local):
 
         return for_each(topics.topic_names, describe)
 
-    create_partitions = absent_method("AdminClient.create_partitions")
+    def create_partitions(self, new_partitions: list[NewPartitions], **kwargs: Any) -> Futures:
+        """Give topics more partitions; by name, a future that is None or raises (`INVALID_PARTITIONS`,
+        `UNKNOWN_TOPIC_OR_PART` …). With `validate_only` nothing is done.
+        """
+        cluster = self._use()
+        wanted = {one.topic: one for one in new_partitions}
+        if not wanted or not isinstance(new_partitions, list):
+            raise ValueError("Expected non-empty list of NewPartitions objects")
+        for one in new_partitions:
+            _check_new_partitions(one)
+        validate_only = kwargs.get("validate_only", False)
+        if not isinstance(validate_only, bool):
+            raise TypeError(f"Expected validate_only to be bool type, not {type(validate_only).__name__}")
+        return for_each(wanted, lambda name: _grow(cluster, wanted[name], validate_only=validate_only))
+
     delete_records = absent_method("AdminClient.delete_records")
 
     def describe_cluster(self, **kwargs: Any) -> "Future[DescribeClusterResult]":
@@ -404,6 +420,42 @@ def _create(cluster: Cluster, wanted: NewTopic, *, validate_only: bool) -> None:
         raise failed(Code.TOPIC_ALREADY_EXISTS, f"Topic '{wanted.topic}' already exists.")
     if not validate_only:
         cluster.store.topic(wanted.topic, partitions=count, **settings)
+
+
+def _check_new_partitions(wanted: NewPartitions) -> None:
+    """Raise what librdkafka refuses before it asks a broker."""
+    if not 1 <= wanted.new_total_count <= MAX_NEW_PARTITIONS:
+        raise ValueError(
+            f"Invalid NewPartitions({wanted.topic}): new_total_cnt out of expected range 1..{MAX_NEW_PARTITIONS}"
+        )
+    replicas = wanted.replica_assignment
+    is_list = isinstance(replicas, list) and all(isinstance(one, list) for one in replicas)
+    if replicas is not None and not (is_list and all(isinstance(node, int) for one in replicas for node in one)):
+        raise ValueError(
+            "replica_assignment must be a list of int lists with an outer size of new_total_count - existing partition "
+            "count"
+        )
+
+
+def _grow(cluster: Cluster, wanted: NewPartitions, *, validate_only: bool) -> None:
+    """Add partitions to a topic, or only find out whether they could be; raises what a broker answers."""
+    topic, count = cluster.topic(wanted.topic), wanted.new_total_count
+    has, replicas = topic.partition_count, wanted.replica_assignment
+    if count == has:
+        raise failed(Code.INVALID_PARTITIONS, f"Topic already has {has} partition(s).")
+    if count < has:
+        raise failed(
+            Code.INVALID_PARTITIONS,
+            f"The topic {wanted.topic} currently has {has} partition(s); {count} would not be an increase.",
+        )
+    if replicas is not None and len(replicas) != count - has:
+        raise failed(
+            Code.INVALID_REPLICA_ASSIGNMENT,
+            f"Attempted to add {count - has} additional partition(s), but only {len(replicas)} assignment(s) were "
+            "specified.",
+        )
+    if not validate_only:
+        topic.alter(partitions=count)
 
 
 def _topic_id(cluster: Cluster, name: str) -> Uuid:

@@ -71,6 +71,10 @@ class Cluster:
             found = self._topics[name] = self.topic(name, create=True)
         return found
 
+    def known_count(self, name: str) -> int:
+        """A topic's number of partitions, from memory: whoever sends to it looks each time he opens a batch."""
+        return self.known_topic(name)._state.partition_count  # noqa: SLF001  (asking the topic looks for each record)
+
     def forget_topic(self, name: str) -> None:
         """What was remembered of a topic no longer holds."""
         self._topics.pop(name, None)

@@ -175,7 +175,7 @@ class Producer(Local):
         send = self._transactions.sender(self._producer.send)
         stamp = timestamp or None
         for attempt in (1, 2):
-            count = cluster.known_topic(topic).partition_count
+            count = cluster.known_count(topic)
             chosen = partition if partition != PARTITION_UA else self._choose(key, count)
             if chosen is not None and not 0 <= chosen < count:
                 cluster.forget_topic(topic)
