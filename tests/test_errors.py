@@ -19,6 +19,7 @@ KAFKA_CODES = {
     24: "INVALID_GROUP_ID",
     35: "UNSUPPORTED_VERSION",
     36: "TOPIC_ALREADY_EXISTS",
+    37: "INVALID_PARTITIONS",
     40: "INVALID_CONFIG",
     45: "OUT_OF_ORDER_SEQUENCE_NUMBER",
     56: "KAFKA_STORAGE_ERROR",
@@ -33,6 +34,7 @@ KAFKA_CODES = {
 
 PYTHONS_BASES = {
     "ConfigError": ValueError,
+    "InvalidPartitionsError": ValueError,
     "InvalidTopicError": ValueError,
     "InvalidGroupIdError": ValueError,
     "StoreNotFoundError": FileNotFoundError,
