@@ -234,8 +234,6 @@ class TopicEncoder(Generic[K, V]):
         """Batches of at most about 1 MiB, with their partitions, in the order of the records."""
         if expected is not None:
             self._check_expected(expected, partition)
-        if partition is None and keys is not None:
-            self._current(self.state)
         if partition is not None:
             self.check_partition(partition)
         elif self.state.partition_count == 1:

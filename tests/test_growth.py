@@ -122,6 +122,7 @@ def test_another_process_added_partitions_and_keys_follow_from_the_next_commit_o
     keys = [b"%d" % number for number in range(20)]
     topic.append(b"", key=b"k")
     elsewhere.grow(store, "t", 9)
+    topic.append_many([b""], keys=[b"k"])
     many = topic.append_many(keys, keys=keys)
     assert {number: len(offsets) for number, offsets in many.items()} == Counter(KeyPartitions(9)[key] for key in keys)
     elsewhere.grow(store, "t", 30)
