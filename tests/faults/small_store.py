@@ -5,11 +5,12 @@
     derive(path)         what a rebuild would take from the journal, by log, without building the index: the same
                          code in a tenth of the time
     Image                all files of a store, put back in place between one damage and the next
-    forked(work)         a call in a forked child, for damage that may kill the process
+    forked(work)         a call in a forked child, for damage that may kill the process; `Apart` for many of them
 
 `Truth` is kept outside the store: what was acknowledged, commit by commit, and where each commit ends.
 """
 
+import faulthandler
 import functools
 import os
 import shutil
@@ -17,7 +18,8 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from struct import Struct
+from typing import Any, NamedTuple, Self
 
 import kafkalite
 from kafkalite import disk
@@ -201,7 +203,9 @@ def journal_files(path: Path) -> list[Path]:
 
 # Apart
 
-PATIENCE_S = 20
+PATIENCE_S = 60
+MOST_SAID = 60_000
+SIZE = Struct("<I")
 
 
 def forked(work: Callable[[], str]) -> str:
@@ -209,27 +213,70 @@ def forked(work: Callable[[], str]) -> str:
 
     A child that takes longer than `PATIENCE_S` seconds ends with SIGALRM. The caller has no store open.
     """
-    receive, send = os.pipe()
-    child = os.fork()
-    if not child:
-        _work_and_end(work, send)
-    os.close(send)
-    with os.fdopen(receive, "rb") as pipe:
-        said = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else said
+    with Apart(work) as apart:
+        return apart()
 
 
-def _work_and_end(work: Callable[[], str], send: int) -> None:
+class Apart:
+    """`forked`, again and again: the child that answered "right" does the work once more, any other is replaced.
+
+    For work that sees its cases on the disk: forking a process as large as a test's costs more than opening a store.
+    """
+
+    def __init__(self, work: Callable[[], str]) -> None:
+        self._work = work
+        self._child = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def __call__(self) -> str:
+        if not self._child:
+            self._begin()
+        self._ask.write(b"?")
+        head = self._answer.read(SIZE.size)
+        said = self._answer.read(*SIZE.unpack(head)).decode() if len(head) == SIZE.size else ""
+        return said if said == "right" else self._end() or said
+
+    def _begin(self) -> None:
+        asked, ask = os.pipe()
+        answer, answered = os.pipe()
+        self._child = os.fork()
+        if not self._child:
+            os.close(ask)
+            _serve(self._work, asked, answered)
+        os.close(asked)
+        os.close(answered)
+        self._ask, self._answer = os.fdopen(ask, "wb", buffering=0), os.fdopen(answer, "rb")
+
+    def _end(self) -> str:
+        """Let the child go; "signal N" when one has killed it."""
+        if not self._child:
+            return ""
+        self._ask.close()
+        _, status = os.waitpid(self._child, 0)
+        self._answer.close()
+        self._child = 0
+        return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else ""
+
+
+def _serve(work: Callable[[], str], asked: int, answered: int) -> None:
     """In the child: no word to the terminal, no way back into pytest."""
     try:
-        signal.alarm(PATIENCE_S)
+        faulthandler.disable()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
-        try:
-            said = work()
-        except BaseException as error:
-            said = f"error: {type(error).__name__}: {error}"
-        os.write(send, said.encode()[:60_000])
+        while os.read(asked, 1):
+            signal.alarm(PATIENCE_S)
+            try:
+                said = work()
+            except BaseException as error:
+                said = f"error: {type(error).__name__}: {error}"
+            signal.alarm(0)
+            data = said.encode()[:MOST_SAID]
+            os.write(answered, SIZE.pack(len(data)) + data)
     finally:
         os._exit(0)

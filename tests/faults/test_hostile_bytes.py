@@ -5,6 +5,7 @@ payloads that say they are, or are, far larger than they look. Examples are the 
 they are other ones, and more.
 """
 
+import itertools
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from kafkalite.storage.place import resolve
 from kafkalite.testing import damage
 from tests.faults import small_store
 from tests.faults.ledger import LEDGER
-from tests.faults.small_store import LAYOUTS, forked
+from tests.faults.small_store import LAYOUTS, Apart, forked
 
 FAULT_CLASS = "F10"
 MIB = 1 << 20
@@ -302,13 +303,14 @@ def test_hostile_files(tmp_path: Path, name: str) -> None:
             found = small_store.contents(store)
             return "right" if found == truth.answer else f"wrong: {found}"
 
-    for file in small_store.files_of(path):
-        for number, data in enumerate([*SEEDS, bytes(5000), b"\xff" * 9000]):
+    cases = itertools.product(small_store.files_of(path), enumerate([*SEEDS, bytes(5000), b"\xff" * 9000]))
+    with Apart(use) as apart:
+        for file, (number, data) in cases:
             image.restore()
             at = 0 if number % 2 else (8192 + 96 if file == path else 96)
             room = file.stat().st_size - at
             damage.overwrite(file, at, (data * (room // max(1, len(data)) + 1))[:room])
-            said = forked(use)
+            said = apart()
             LEDGER.dead(said.startswith("signal"))
             LEDGER.wrong(said.startswith("wrong"))
             assert said == "right" or said.split(": ")[1] in TABLE, (file.name, number, said)

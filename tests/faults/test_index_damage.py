@@ -17,7 +17,7 @@ from kafkalite.storage.place import resolve
 from kafkalite.testing import damage
 from tests.faults import small_store
 from tests.faults.ledger import LEDGER
-from tests.faults.small_store import LAYOUTS, Image, Truth, files_of, forked
+from tests.faults.small_store import LAYOUTS, Apart, Image, Truth, files_of, forked
 
 FAULT_CLASS = "F5"
 DAMAGES = 200
@@ -86,16 +86,17 @@ def harmed(truth: Truth, vault: Path, seed: int, count: int) -> list[str]:
     image = Image(truth.path, vault)
     index = resolve(truth.path).index
     bad = []
-    for number in range(count):
-        image.restore()
-        harm = HARMS[number % len(HARMS)]
-        harm(index, random.Random(f"{seed}.{number}"))
-        said = forked(lambda: use(truth))
-        LEDGER.fault(f"open {truth.path.name}", number, harm.__name__)
-        LEDGER.dead(said.startswith("signal"))
-        LEDGER.wrong(said.startswith("wrong"))
-        if not said.startswith("right"):
-            bad.append(f"{number}, {harm.__name__}: {said[:200]}")
+    with Apart(lambda: use(truth)) as apart:
+        for number in range(count):
+            image.restore()
+            harm = HARMS[number % len(HARMS)]
+            harm(index, random.Random(f"{seed}.{number}"))
+            said = apart()
+            LEDGER.fault(f"open {truth.path.name}", number, harm.__name__)
+            LEDGER.dead(said.startswith("signal"))
+            LEDGER.wrong(said.startswith("wrong"))
+            if not said.startswith("right"):
+                bad.append(f"{number}, {harm.__name__}: {said[:200]}")
     return bad
 
 

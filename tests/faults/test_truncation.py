@@ -24,7 +24,7 @@ from kafkalite.storage.place import resolve
 from kafkalite.testing import damage
 from tests.faults import small_store
 from tests.faults.ledger import LEDGER
-from tests.faults.small_store import LAYOUTS, Image, Truth, derive, files_of, forked
+from tests.faults.small_store import LAYOUTS, Apart, Image, Truth, derive, files_of, forked
 from tests.storage.kit import extents_of, reboot, state_of
 
 FAULT_CLASS = "F5"
@@ -173,11 +173,11 @@ def test_an_index_that_was_cut_after_it_had_grown(truth: Truth, tmp_path: Path) 
     image = Image(truth.path, tmp_path / "vault")
     index = resolve(truth.path).index
     dead = []
-    for pages in range(index.stat().st_size // 4096):
-        for length in (pages * 4096, pages * 4096 + 2048):
+    with Apart(lambda: use(truth)) as apart:
+        for length in range(0, index.stat().st_size, 2048):
             image.restore()
             damage.cut(index, length)
-            said = forked(lambda: use(truth))
+            said = apart()
             LEDGER.fault(f"connect {truth.path.name}", length, "index cut")
             dead += [length] if said.startswith("signal") else []
             assert said in ("right", *(f"signal {number}" for number in (7, 11))), (length, said)
@@ -191,28 +191,13 @@ def test_an_index_lock_of_any_length(truth: Truth, tmp_path: Path) -> None:
     if not lock.exists():
         lock.write_bytes(bytes(65_664))
     image = Image(truth.path, tmp_path / "vault")
-    for length in [
-        0,
-        1,
-        7,
-        8,
-        24,
-        64,
-        100,
-        127,
-        128,
-        129,
-        192,
-        4095,
-        4096,
-        4097,
-        *range(9_000, 65_664, 14_000),
-        65_663,
-    ]:
-        image.restore()
-        damage.cut(lock, length)
-        assert forked(lambda: use(truth)) == "right", length
-        LEDGER.fault(f"connect {truth.path.name}", length, "index-lock cut")
+    some = (0, 1, 7, 8, 24, 64, 100, 127, 128, 129, 192, 4095, 4096, 4097)
+    with Apart(lambda: use(truth)) as apart:
+        for length in (*some, *range(9_000, 65_664, 14_000), 65_663):
+            image.restore()
+            damage.cut(lock, length)
+            assert apart() == "right", length
+            LEDGER.fault(f"connect {truth.path.name}", length, "index-lock cut")
 
 
 def use(truth: Truth) -> str:
