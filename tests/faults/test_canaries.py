@@ -17,6 +17,7 @@ from kafkalite.storage import commit, flush, frame
 from kafkalite.storage.commit import Append, Operation
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.frame import Frame
+from kafkalite.storage.index import Positions
 from kafkalite.storage.journal import Journal
 from kafkalite.testing.faults import crash, failing, failing_flush, short
 
@@ -55,8 +56,12 @@ def overhear_a_failed_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def publish_before_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Show to readers what a flush is only about to cover."""
-    sound = flush._note
-    monkeypatch.setattr(flush, "_note", lambda now: sound(now)._replace(published=now.tail))
+    sound = flush._noted
+
+    def shown(now: Positions, end: int) -> Positions:
+        return Positions._make(sound(now, end))._replace(published=now.tail)
+
+    monkeypatch.setattr(flush, "_noted", shown)
 
 
 def believe_a_short_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,18 +88,19 @@ def commit_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def acknowledge_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer, and let the keeper append."""
-    sound = Engine.append
+    sound = Engine.commit
     numbers = itertools.count()
 
-    def later(self: Engine, appends: Sequence[Append], timeout: float | None = 60) -> Operation:
+    def later(self: Engine, operation: Operation, timeout: float | None = 60, *, waits: bool = True) -> Operation:
         from kafkalite.storage import keeper
 
-        operation = Operation(appends)
-        operation.offsets = [next(numbers)] * len(appends)
-        keeper.after(0, lambda: sound(self, appends, timeout) and None)
+        if operation.decide is not None:
+            return sound(self, operation, timeout, waits=waits)
+        operation.offsets = [next(numbers)] * len(operation.appends)
+        keeper.after(0, lambda: sound(self, Operation(operation.appends), timeout, waits=waits) and None)
         return operation
 
-    monkeypatch.setattr(Engine, "append", later)
+    monkeypatch.setattr(Engine, "commit", later)
 
 
 def end_no_segment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import kafkalite
 from kafkalite import disk
-from kafkalite.storage import frame, keeper, recovery, segment, superblock
-from kafkalite.storage.flush import Flusher
-from kafkalite.storage.index import Positions
+from kafkalite.storage import flush, frame, keeper, recovery, segment, superblock
 from kafkalite.storage.journal import Journal
 from kafkalite.store import _open_stores
 from kafkalite.testing.power import KEPT, LOST, Change, Disk, Image, Machine, scratch, torn
@@ -224,17 +221,8 @@ def test_canary_a_flush_that_is_thought_to_cover_what_came_while_it_lasted(
     """A leader that raises `durable` to where the tail is when the flush is over: records are lost, or a later frame
     bears witness to bytes that never were on the disk.
     """
-    lead = Flusher._change
-
-    def careless(self: Flusher, deadline: Any, change: Callable[[Positions], Positions]) -> Positions:
-        def and_all_else(now: Positions) -> Positions:
-            changed = change(now)
-            is_raised = changed.durable > now.durable
-            return changed._replace(durable=now.tail, published=now.tail) if is_raised else changed
-
-        return lead(self, deadline, and_all_else)
-
-    monkeypatch.setattr(Flusher, "_change", careless)
+    sound = flush._published
+    monkeypatch.setattr(flush, "_published", lambda now, end, took_us: sound(now, now.tail, took_us))
     with LEDGER.apart(), pytest.raises((AssertionError, kafkalite.CorruptRecordError), match=r"assert|witnesses"):
         test_a_commit_that_rode_on_the_flush_of_another_survives_as_well(workshop, monkeypatch, "s")
 

@@ -145,7 +145,8 @@ def test_wrong_value_is_refused_alone_and_in_a_batch(serde, value, words):
     for send in (lambda: serde.serialize(value), lambda: resolve(serde).serialize_many([value, value])):
         with pytest.raises(SerializationError) as caught:
             send()
-        assert all(word in str(caught.value) for word in words), str(caught.value)
+        said = str(caught.value)
+        assert all(word.lower() in said.lower() for word in words), said  # msgspec spells utf-8 in several ways
         assert len(str(caught.value)) < 500
 
 
@@ -217,7 +218,8 @@ def test_wrong_bytes_are_refused_alone_and_in_a_batch(serde, data, words):
     for read in (lambda: serde.deserialize(data), lambda: resolve(serde).deserialize_many([data, data])):
         with pytest.raises(DeserializationError) as caught:
             read()
-        assert all(word in str(caught.value) for word in words), str(caught.value)
+        said = str(caught.value)
+        assert all(word.lower() in said.lower() for word in words), said  # msgspec spells utf-8 in several ways
         assert len(str(caught.value)) < 300
 
 
