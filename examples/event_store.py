@@ -8,6 +8,7 @@ nothing is written and `OffsetConflictError` is raised: read again, decide again
 concurrency: no locks are held while you think.
 """
 
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,6 +41,11 @@ def balance(changes: Iterable[Change]) -> int:
     return sum(change.amount if isinstance(change, Deposited) else -change.amount for change in changes)
 
 
+def say(line: str) -> None:
+    """Print in one piece, where `print` would write the line and its end apart: two threads speak here."""
+    sys.stdout.write(f"{line}\n")
+
+
 def withdraw(account: Account, amount: int, ready: Barrier) -> None:
     """Withdraw if the account has as much, whoever else is writing to it."""
     is_first_look = True
@@ -50,14 +56,14 @@ def withdraw(account: Account, amount: int, ready: Barrier) -> None:
             ready.wait()  # for the show: both see the same balance before either acts
             is_first_look = False
         if held < amount:
-            print(f"withdrawing {amount}: refused, the balance is {held}")
+            say(f"withdrawing {amount}: refused, the balance is {held}")
             return
         try:
             account.append(Withdrawn(amount), expected_end_offset=records[-1].offset + 1)
         except kafkalite.OffsetConflictError as conflict:
-            print(f"withdrawing {amount}: the end is {conflict.actual}, not {conflict.expected}; again")
+            say(f"withdrawing {amount}: the end is {conflict.actual}, not {conflict.expected}; again")
         else:
-            print(f"withdrawing {amount}: done")
+            say(f"withdrawing {amount}: done")
             return
 
 

@@ -6,6 +6,8 @@
 
 `@pytest.mark.needs("root", "mount")` skips a test where the machine cannot do that, and counts it; with CI=true it
 is an error, so that no test is left out unnoticed. Tests marked `long` run when `-m` speaks of them, only then.
+`@pytest.mark.matrix` is for sweeps over several parameters that each take seconds: the quick run does every other case,
+as on a chessboard, so that every value of every parameter is met, and `-m long` does the others.
 """
 
 import os
@@ -67,8 +69,12 @@ def pytest_report_header() -> str:
     return f"seed: {SEED_VARIABLE}={os.environ[SEED_VARIABLE]} replays this run's random choices"
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` is asked
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out long tests, unless `-m` says what to do with them."""
+    """Leave out long tests, unless `-m` says what to do with them; of a `matrix`, the black squares are long."""
+    for item in items:
+        if item.get_closest_marker("matrix") and sum(item.callspec.indices.values()) % 2:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.long)
     if re.search(r"\blong\b", config.option.markexpr):
         return
     left_out = [item for item in items if item.get_closest_marker("long")]

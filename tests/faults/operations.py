@@ -144,15 +144,17 @@ def change_durability(world: World) -> None:
 
 def create_topic(world: World) -> None:
     name = f"topic-{len(world.notes.topics)}"
-    with world.notes.change(name, 1000):
+    with world.notes.change(name, (1000, 2)):
         world.store.topic(name, partitions=2, retention_ms=1000)
 
 
 def alter_topic(world: World) -> None:
+    """A setting and a partition more, both or neither."""
     name = min(world.notes.topics)
-    setting = 2000 + len(world.notes.topics[name]) + max(x for x in world.notes.topics[name] if isinstance(x, int))
-    with world.notes.change(name, setting):
-        world.store.topic(name).alter(retention_ms=setting)
+    topic = world.store.topic(name)
+    count = topic.partition_count + 1
+    with world.notes.change(name, (1000 + count, count)):
+        topic.alter(retention_ms=1000 + count, partitions=count)
 
 
 def a_topic(world: World) -> None:

@@ -119,6 +119,7 @@ def is_early(world: World) -> bool:
     return positions.published > positions.durable
 
 
+@pytest.mark.matrix
 @each_case
 @each_layout
 def test_an_error_at_every_step(work: Work, durability: str, layout: str, scratch: Path, tasks: Tasks) -> None:

@@ -166,6 +166,7 @@ def all_is_well(path: Path, partitions: int) -> None:
         assert store.check().ok
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("has_witness", [False, True], ids=["alone", "witness"])
 @pytest.mark.parametrize("act", [joins, commits, leaves, goes_along])
 def test_crash_at_each_step(
@@ -297,6 +298,7 @@ def test_a_thousand_groups(tmp_path: Path) -> None:
         assert again.check().ok
 
 
+@pytest.mark.long
 def test_a_hundred_members_of_one_group(tmp_path: Path) -> None:
     with kafkalite.connect(tmp_path / "store", durability="none") as store:
         topic = filled(store, 5, partitions=120)

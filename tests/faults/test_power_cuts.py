@@ -127,6 +127,7 @@ def seed_of(*parts: object) -> int:
     return zlib.crc32(repr(parts).encode())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("layout", "durability"), KINDS)
 @pytest.mark.parametrize("story", STORIES)
 def test_a_cut_after_any_change_keeps_what_was_promised(
@@ -239,6 +240,7 @@ def cut_again(judge: Judge, recording: Recording, first: Cut, seed: int, depth: 
         cut_again(judge, again, random.Random(seed).choice(second), seed + 1, depth - 1)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("story", ["commit", "roll", "close and open"])
 def test_a_second_cut_during_recovery_loses_nothing_either(

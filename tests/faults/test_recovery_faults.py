@@ -148,6 +148,7 @@ def sweep(world: World, leave: Damage, kinds: tuple[Kind, Kind], name: str, monk
     return count
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("durability", ["commit", "none"])
 @each_layout

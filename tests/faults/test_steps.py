@@ -55,6 +55,7 @@ def sweep(world: World, work: Work, kind: Kind, name: str) -> int:
     return count
 
 
+@pytest.mark.matrix
 @each_case
 @each_layout
 def test_crash_at_every_step(work: Work, durability: str, layout: str, scratch: Path, tasks: Tasks) -> None:

@@ -69,7 +69,7 @@ class Notes:
         self.acknowledged: dict[Place, bytes] = {}
         self.commits: list[list[bytes]] = []
         self.topics: dict[str, set[Any]] = {}
-        """By topic, what the last acknowledged and all later, unanswered changes would make of its settings."""
+        """What the last acknowledged and all later, unanswered changes would make of a topic: retention, partitions."""
         self._numbers = itertools.count()
         self._looked_for = 0
 
@@ -121,7 +121,8 @@ class Notes:
     def _wrong_topics(self, store: Store) -> Iterator[str]:
         present = set(store.topics())
         for name, allowed in self.topics.items():
-            actual = store.topic(name, create=False).settings["retention_ms"] if name in present else ABSENT
+            topic = store.topic(name, create=False) if name in present else None
+            actual = (topic.settings["retention_ms"], topic.partition_count) if topic else ABSENT
             if actual not in allowed:
                 yield f"topic {name} is {actual}, not one of {allowed}"
 

@@ -13,7 +13,7 @@ from .forks import Board, Forked, until
 
 WRITERS = 3
 FOLLOWERS = 2
-KILLS = 150
+KILLS = 50
 STALL_S = 10.0
 """Without progress for so long, with writers at work all the while, is a stall."""
 FIRST_FOLLOWER = WRITERS
@@ -103,7 +103,7 @@ def test_writers_killed_while_readers_follow(
 def test_writers_killed_for_a_long_time(
     fork: Fork, board: Board, place: Path, tmp_path: Path, durability: str, seed: int
 ) -> None:
-    hunt(fork, board, place, tmp_path, durability=durability, seed=seed, kills=25 * KILLS)
+    hunt(fork, board, place, tmp_path, durability=durability, seed=seed, kills=75 * KILLS)
 
 
 def kill_after(child: Forked, board: Board, commits: int) -> None:

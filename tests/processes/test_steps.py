@@ -150,6 +150,7 @@ DURABILITIES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.matrix
 @suffixes
 @pytest.mark.parametrize("settings", DURABILITIES.values(), ids=DURABILITIES)
 def test_killed_at_every_step_of_appends_that_roll(
@@ -164,6 +165,7 @@ def test_killed_at_every_step_of_appends_that_roll(
         assert killed["flushed"] >= APPENDS
 
 
+@pytest.mark.matrix
 @suffixes
 @pytest.mark.parametrize("durability", ["commit", "none"])
 def test_killed_at_every_step_from_creation_to_closing(fork: Fork, scratch: Path, suffix: str, durability: str) -> None:
@@ -171,6 +173,7 @@ def test_killed_at_every_step_from_creation_to_closing(fork: Fork, scratch: Path
     assert {"create", "truncate" if suffix else "mkdir", "write", "index", "flush", "flushed", "unlink"} <= set(killed)
 
 
+@pytest.mark.matrix
 @suffixes
 @pytest.mark.parametrize("crashed_at", [20, 60])
 def test_killed_at_every_step_of_recovery(fork: Fork, scratch: Path, suffix: str, crashed_at: int) -> None:

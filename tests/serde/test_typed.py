@@ -57,12 +57,12 @@ def test_typed_dict_round_trip(values):
     round_trip(resolve(Carrier), values)
 
 
-@given(st.lists(json_values))
+@given(st.lists(json_values, max_size=8))
 def test_json_round_trip(values):
     round_trip(JSON, values)
 
 
-@given(st.lists(msgpack_values))
+@given(st.lists(msgpack_values, max_size=8))
 def test_msgpack_round_trip(values):
     round_trip(MSGPACK, values)
 
