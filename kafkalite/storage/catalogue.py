@@ -93,7 +93,7 @@ class TopicState:
         if partitions <= has:
             raise InvalidPartitionsError(
                 f"topic {self.name!r} has {has} partitions, and {partitions} would be no more: partitions are only "
-                "ever added"
+                f"ever added, give more than {has}"
             )
         return partitions - has
 

@@ -163,7 +163,7 @@ class Committer:
                 if write.is_closed:
                     write.refuse_closed()
                 if self._queue and operation not in self._queue:
-                    self._queue.append(operation)
+                    self._queue.append(operation)  # into one transaction with those that came meanwhile
                 try:
                     write.lock(timeout)
                     while not operation.is_done:
@@ -179,7 +179,12 @@ class Committer:
             raise
 
     def _withdraw(self, operation: Operation, error: BaseException) -> None:
-        """Take an operation back unless it was appended: whoever has it in hand is waited for, but not for ever."""
+        """Take an operation back unless it was appended: whoever has it in hand is waited for, but not for ever.
+
+        One that is not in the queue nobody else can have: it was never there, or is done.
+        """
+        if operation not in self._queue:
+            return
         threads = self._write.threads
         if not is_free_within(threads, WITHDRAW_TIMEOUT):
             error.__cause__ = OutcomeUnknownError("another thread has the operation in hand: it may be appended or not")

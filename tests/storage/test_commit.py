@@ -12,6 +12,7 @@ from kafkalite import disk
 from kafkalite.clock import Deadline
 from kafkalite.errors import (
     OffsetConflictError,
+    OutcomeUnknownError,
     ProducerFencedError,
     RecordTooLargeError,
     SequenceError,
@@ -108,6 +109,20 @@ def test_the_short_way_of_a_lone_batch_gives_the_same_bytes_and_rows_as_the_long
     assert written[0] == written[1]
     monkeypatch.undo()
     assert engine.commit(append(b"next")).offsets == [1]
+
+
+def test_only_what_is_queued_can_be_in_the_hands_of_the_thread_that_appends(engine: Engine) -> None:
+    committer = engine.committer
+    never_queued, queued = StoreBusyError("busy"), StoreBusyError("busy")
+    one = append(b"x")
+    with engine.locks.write.threads:
+        committer._withdraw(append(b"y"), never_queued)
+        committer._queue.append(one)
+        committer._withdraw(one, queued)
+    committer._withdraw(one, queued)
+    assert never_queued.__cause__ is None
+    assert isinstance(queued.__cause__, OutcomeUnknownError)
+    assert list(committer._queue) == []
 
 
 def test_one_that_fails_leaves_no_trace_in_its_neighbours(engine: Engine) -> None:
