@@ -6,7 +6,6 @@ page of settings is made from `SETTINGS`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict
 
@@ -214,6 +213,8 @@ def _row(rows: Mapping[str, Setting], name: str, scope: Scope, shown: str | None
     row = rows.get(name)
     if row is not None:
         return row
+    from difflib import get_close_matches  # noqa: PLC0415  (for an error only, and not cheap to import)
+
     near = get_close_matches(name, rows, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"a {scope} has: {', '.join(sorted(rows))}"
     raise ConfigError(f"unknown {scope} setting {shown or name!r}: {hint}")

@@ -29,18 +29,19 @@ from kafkalite.model import Durability, Position, Raw, Record, Until
 from kafkalite.producer import Producer
 from kafkalite.serde import Serde, resolve, resolve_key
 from kafkalite.storage import internal
-from kafkalite.storage.backup import BackupReport, Progress, backup
 from kafkalite.storage.catalogue import TopicState, check_name, check_partitions
-from kafkalite.storage.check import Report
 from kafkalite.storage.commit import Append
 from kafkalite.storage.engine import Engine, open_engine
 from kafkalite.storage.stats import Stats
 from kafkalite.topic import Topic
 
-if TYPE_CHECKING:  # groups are imported when the first one is made: half of what this package's import would cost
+if TYPE_CHECKING:  # imported when first used, with the groups: half of what this package's import would cost
     from kafkalite.consumer_group import Callback, ConsumerGroup
     from kafkalite.group_admin import GroupInfo
     from kafkalite.share_group import ShareGroup
+    from kafkalite.storage.backup import BackupReport
+    from kafkalite.storage.check import Report
+    from kafkalite.storage.salvage import Progress
     from kafkalite.transaction import Transaction
     from kafkalite.transactional_id import Identity
 
@@ -498,7 +499,7 @@ class Store:
         self._use()
         return self._engine.stats()
 
-    def check(self, *, progress: Progress | None = None) -> Report:
+    def check(self, *, progress: "Progress | None" = None) -> "Report":
         """Read the whole journal and prove the index against it; `report.ok`, `print(report)`.
 
         Others may go on writing. `progress` is called with bytes done and bytes in all, in this thread.
@@ -506,7 +507,7 @@ class Store:
         self._use()
         return self._engine.check(progress)
 
-    def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> BackupReport:
+    def backup(self, path: str | os.PathLike[str], *, progress: "Progress | None" = None) -> "BackupReport":
         """Copy the whole store to `path`, which must not exist, while any number of processes write; a store of one
         moment: everything visible when this was called is in it, and of later commits none or all of each.
 
@@ -522,6 +523,8 @@ class Store:
         backup does.
         """
         self._use()
+        from kafkalite.storage.backup import backup  # noqa: PLC0415  (rarely used, and not cheap to import)
+
         return backup(self._engine, path, progress)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
 
@@ -28,17 +28,19 @@ from kafkalite.errors import (
 )
 from kafkalite.storage import catalogue, index, keeper, opening, segment, stats, superblock
 from kafkalite.storage.catalogue import CATALOGUE_LOG, TopicState
-from kafkalite.storage.check import Report, check
 from kafkalite.storage.commit import Append, Committer, Decide, NeedsSegment, Operation
 from kafkalite.storage.flush import Flusher
 from kafkalite.storage.frame import HEADER_SIZE as FRAME_HEADER_SIZE
 from kafkalite.storage.index import Positions
 from kafkalite.storage.page import ARMED_MASK
 from kafkalite.storage.place import Place, resolve
-from kafkalite.storage.salvage import Progress
 from kafkalite.storage.slots import Slots
 from kafkalite.storage.stats import Stats
 from kafkalite.storage.wakeup import Wakeup
+
+if TYPE_CHECKING:  # imported when it is first used
+    from kafkalite.storage.check import Report
+    from kafkalite.storage.salvage import Progress
 
 DEFAULT_TIMEOUT: Final = 60.0
 LEFTOVERS_TIMEOUT: Final = 1.0
@@ -393,9 +395,11 @@ class Engine:
 
     # Checking, closing
 
-    def check(self, progress: Progress | None = None) -> Report:
+    def check(self, progress: "Progress | None" = None) -> "Report":
         """Prove the index against the journal; see `storage.check`."""
         self.use()
+        from kafkalite.storage.check import check  # noqa: PLC0415  (rarely used, and not cheap to import)
+
         return check(self.index, self.journal, self.place, progress)
 
     def stats(self) -> Stats:

@@ -402,7 +402,7 @@ def _telling(found: Sequence[Any]) -> Any:
 
 def _function(name: str, node: Any, value: Any) -> str:
     if isinstance(value, property):
-        kind = ast.unparse(node.returns) if node.returns else "Any"
+        kind = _unquoted(node.returns) if node.returns else "Any"
         return f"#### {name}\n\n```py\n{node.name}: {kind}\n```\n\n{_docstring(value.fget)}\n"
     level = "###" if name.startswith("kafkalite.") else "####"
     public = name.rpartition(".")[2]
@@ -414,12 +414,22 @@ def _signature(name: str, node: Any) -> str:
     arguments = node.args
     for group in (arguments.posonlyargs, arguments.args):
         group[:] = [one for one in group if one.arg not in ("self", "cls")]
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    for one in filter(None, every):
+        if one.annotation is not None:
+            one.annotation = ast.Name(_unquoted(one.annotation))
+    returns = f" -> {_unquoted(node.returns)}" if node.returns else ""
     inside = DEFAULT.sub(r"\1 = ", ast.unparse(arguments).removeprefix("/, "))
     one_line = f"{name}({inside}){returns}"
     if len(one_line) <= WIDTH:
         return one_line
     return f"{name}(\n{textwrap.indent(_one_a_line(inside), '    ')}\n){returns}"
+
+
+def _unquoted(annotation: ast.expr) -> str:
+    """A type, whether or not the source quotes it because its module is imported later."""
+    is_quoted = isinstance(annotation, ast.Constant) and isinstance(annotation.value, str)
+    return annotation.value if is_quoted else ast.unparse(annotation)
 
 
 def _one_a_line(inside: str) -> str:

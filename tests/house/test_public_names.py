@@ -95,6 +95,20 @@ def test_use_pulls_the_core_libraries_only(tmp_path: Path) -> None:
     assert imported(USE, tmp_path / "shop.klite") <= CORE
 
 
+def test_import_and_use_leave_out_what_only_administrators_need(tmp_path: Path) -> None:
+    code = """
+import sys, kafkalite
+with kafkalite.connect(sys.argv[1]) as store:
+    store.topic("orders").append(b"1")
+seldom = ("check", "repair", "salvage", "wreck", "backup", "transfer")
+found = {"subprocess", "tempfile", "difflib", "kafkalite.copying", *(f"kafkalite.storage.{name}" for name in seldom)}
+assert not found & set(sys.modules), found & set(sys.modules)
+assert {"check", "repair", "copy_topics", "Report"} <= set(dir(kafkalite))
+"""
+    with procs.python(code, tmp_path / "shop.klite") as child:
+        child.succeed()
+
+
 def test_import_starts_no_thread_and_configures_no_logging() -> None:
     code = """
 import signal, threading, logging
