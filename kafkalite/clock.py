@@ -6,10 +6,13 @@ Tests replace them here.
 """
 
 import time
+from typing import Final
 
 monotonic = time.monotonic
 sleep = time.sleep
 wall_ns = time.time_ns
+_clock_ns = time.clock_gettime_ns
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def now_ms() -> int:
@@ -19,7 +22,7 @@ def now_ms() -> int:
 
 def boot_ns() -> int:
     """Nanoseconds since boot, suspended time included where the system counts it; comparable across processes."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return _clock_ns(_BOOT_CLOCK)
 
 
 def boot_ms() -> int:

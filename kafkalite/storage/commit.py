@@ -294,28 +294,27 @@ class Committer:
     def _append_alone(self, transaction: lmdb.Transaction, group: _Group, operation: Operation) -> bool:
         """`_build` and `_put` for the commonest operation, in half the time; False, and nothing done, for any other.
 
-        It has one batch, without a producer, of a log whose end is remembered, fits, and fails nowhere.
+        It has one batch, without a producer, that fits, and fails nowhere.
         """
         if len(operation.appends) != 1:
             return False
         ((log_id, batch, topic, expected_end),) = operation.appends
         _, _, _, payload, _, count, last_delta, max_timestamp, producer_id, _, _ = batch
-        known = self._ends.get(log_id)
         position = group.position
         length = BATCH_HEADER_SIZE + len(payload)
         size = frame.HEADER_SIZE + length + (-length & 7)
         end = position + size
         if (
-            known is None
-            or producer_id >= 0
+            producer_id >= 0
             or log_id < FIRST_USER_LOG
             or (topic is not None and topic.epoch != group.catalogue)
-            or (expected_end is not None and expected_end != known[0])
             or (end & BYTE_MASK) > group.segment_size - frame.HEADER_SIZE
             or operation.decide is not None
         ):
             return False
-        offset, latest = known
+        offset, latest = self._ends.get(log_id) or index.log_end(transaction, log_id)
+        if expected_end is not None and expected_end != offset:
+            return False
         if max_timestamp > latest:  # noqa: PLR1730  (max() is a call, on the hot path)
             latest = max_timestamp
         last_offset = offset + last_delta

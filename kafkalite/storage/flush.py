@@ -5,7 +5,7 @@ durability `commit` they move together. Who wants its append published loops unt
 
     who gets FLUSH leads   note the tail and set `flushing` (one transaction), flush every segment from `durable` to
                            it, raise `durable` and `published` and clear `flushing` (one transaction), let go
-    who does not           sleeps half of the last flush's time, at most 10 ms, and looks again
+    who does not           sleeps until that flush should be over, at most 10 ms, and looks again
 
 A flush that failed is never believed again: the kernel may have dropped the pages and reported it once. `flushing` is
 marked failed, appends are refused, and the next leader that finds it set, failed or abandoned by a leader that died,
@@ -13,7 +13,6 @@ verifies the frames of [durable, tail) one by one, writes the same bytes again, 
 they no longer verify the store is marked failed for good, in the superblock too.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -40,7 +39,7 @@ LONGEST_PAUSE: Final = 0.010
 SHORTEST_PAUSE: Final = 50e-6
 GRACE_AFTER_INTERRUPT: Final = 1.0
 NOT_FAILED, FAILED = 0, 1
-LOOKS_PER_TRY: Final = 4
+LONGEST_TRUST_NS: Final = 1_000_000_000
 
 
 class Flusher:
@@ -64,16 +63,18 @@ class Flusher:
         second. Raises `StoreFailedError` when a flush failed, `OutcomeUnknownError` when the deadline passes.
         """
         interrupt: BaseException | None = None
-        for look in itertools.count():
+        while True:
             try:
-                if self._advance(end, deadline, trusting=(look + 1) % LOOKS_PER_TRY > 0):
+                pause = self._advance(end, deadline)
+                if pause is None:
                     break
-                if deadline.passed():
+                left = deadline.left()
+                if not left:
                     raise OutcomeUnknownError(
                         "the commit was appended, and not yet flushed when the time allowed ran out: a power cut may "
                         f"lose it; {self._locks.flush.busy()}"
                     )
-                clock.sleep(self._pause(self._last / 2, deadline))
+                clock.sleep(min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE, left))
             except StoreFullError as error:
                 raise OutcomeUnknownError(
                     f"the commit was appended, and could not be published: {error}. It will be, with the next one that "
@@ -91,33 +92,32 @@ class Flusher:
         if interrupt is not None:
             raise interrupt
 
-    def _advance(self, end: int, deadline: Deadline, *, trusting: bool) -> bool:
-        """Whether `end` is durable; leads a flush when it is not and nobody else does.
+    def _advance(self, end: int, deadline: Deadline) -> float | None:
+        """None when `end` is durable, after leading a flush if nobody else does; or seconds until the next look.
 
-        `trusting` the page when it says that somebody leads: who was killed says so too.
+        The page is believed that somebody leads until his flush is due: who was killed says so too.
         """
-        if self._page.published() >= end and self._is_published(end):
-            return True
-        if trusting and self._page.is_flushing():
-            return False
+        published, due_ns = self._page.flush_state()
+        if published >= end and self._is_published(end):
+            return None
+        if due_ns:
+            ahead = due_ns - clock.boot_ns()
+            if 0 < ahead < LONGEST_TRUST_NS:
+                return ahead * 1e-9
         flush = self._locks.flush
-        if flush.threads.locked() and not is_free_within(flush.threads, self._pause(self._last, deadline)):
-            return False
+        longest = min(self._last, LONGEST_PAUSE, deadline.left())
+        if flush.threads.locked() and not is_free_within(flush.threads, longest):
+            return longest / 2
         with flush.threads:
             if flush.is_closed:
-                return self._is_published(end)
+                return None if self._is_published(end) else self._last
             try:
                 if not flush.try_lock():
-                    return False
-                self._page.set_flushing(True)
+                    return self._last / 2
                 self._lead(end, deadline)
             finally:
-                self._page.set_flushing(False)
                 flush.unlock()
-        return True
-
-    def _pause(self, seconds: float, deadline: Deadline) -> float:
-        return min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE, deadline.left())
+        return None
 
     def _is_published(self, end: int) -> bool:
         """Whether everything before `end` is durable and visible; raises when it never will be."""
@@ -133,9 +133,21 @@ class Flusher:
     def _lead(self, end: int, deadline: Deadline) -> None:
         """One flush, holding FLUSH, unless `end` was durable by then."""
         started = clock.monotonic()
-        noted = self._change(deadline, _noted, end)
-        if _is_durable(noted, end):
-            return
+        self._page.set_flush_due(clock.boot_ns() + int(self._last * 1e9))
+        try:
+            noted = self._change(deadline, _noted, end)
+            if _is_durable(noted, end):
+                return
+            self._flush(noted, deadline)
+            flushed = clock.monotonic() - started
+            self._change(deadline, _published, noted.tail, int(flushed * 1e6))
+            self._page.set_flushed(noted.tail)
+        finally:
+            self._page.set_flush_due(0)
+        self._last = 0.8 * self._last + 0.2 * (clock.monotonic() - started)
+
+    def _flush(self, noted: Positions, deadline: Deadline) -> None:
+        """Bring what is not durable to the disk, up to the tail that was noted; a failure is noted as well."""
         try:
             if noted.flushing:
                 self._journal.write_again(noted.durable, noted.tail)
@@ -151,10 +163,6 @@ class Flusher:
             self._mark_failed()
             raise flush_failed(self._index.positions()) from error
         disk.step("flushed")
-        took = clock.monotonic() - started
-        self._change(deadline, _published, noted.tail, int(took * 1e6))
-        self._page.set_published(noted.tail)
-        self._last = 0.8 * self._last + 0.2 * took
 
     def _change(self, deadline: Deadline, change: Callable[..., tuple[int, ...]], *by: int) -> Positions:
         """Change the positions, in one transaction under WRITE; returns them as they were before."""

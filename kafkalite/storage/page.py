@@ -5,7 +5,8 @@ Little-endian, written without locks, each field by one store of at most eight b
       at  size  field
       64    28  the pid that last took each lock (4 each, by the lock's number)
      128     8  published: a hint that somebody raised it so far, so that who waits need not ask the index each time
-     136     1  flushing: a hint that somebody leads a flush now, so that who waits need not try the lock each time
+     136     8  flush due: a hint when the flush under way should have ended, ns since boot, so that who waits need
+                neither try the lock nor look before; 0 when nobody leads one
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
     4096  8192  slots: the incarnation of the process that has slot n, 8 bytes each; 0 when it is free (`slots`)
    12288  8192  when that process was last seen at work, ms since boot
@@ -21,7 +22,6 @@ import functools
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
 from kafkalite import disk
@@ -40,11 +40,9 @@ SIZE: Final = _HANDS + 8 * HAND_WORDS * HANDS
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
 _PUBLISHED: Final = 128
-_FLUSHING: Final = 136
 _EVERYTHING: Final = 2**64 - 1
 _ARMED: Final = 1024
 ARMED_MASK: Final = 0xFF
-_POSITION: Final = Struct("<Q")
 
 
 class SharedPage:
@@ -63,6 +61,7 @@ class SharedPage:
         self.armed = memoryview(self._map)[_ARMED : _ARMED + ARMED_MASK + 1]
         """By log id modulo 256: 1 while somebody sleeps, perhaps on that log."""
         self._holders = memoryview(self._map)[_HOLDERS : _HOLDERS + 4 * LOCKS].cast("I")
+        self._flush = self._words(_PUBLISHED, 2)
         self.incarnations = self._words(_INCARNATIONS, SLOTS)
         self.stamps = self._words(_STAMPS, SLOTS)
         self.pids = memoryview(self._map)[_PIDS : _PIDS + 4 * SLOTS].cast("I")
@@ -81,34 +80,26 @@ class SharedPage:
         """Pid of the process that took the lock last; 0 if none has."""
         return self._holders[lock]
 
-    def set_published(self, position: int) -> None:
-        """Note how far `published` was raised."""
-        try:
-            _POSITION.pack_into(self._map, _PUBLISHED, position)
-        except ValueError:  # closed meanwhile
-            return
+    def set_flush_due(self, due_ns: int) -> None:
+        """Note when the flush that begins should have ended; 0 when it failed."""
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            self._flush[1] = due_ns
 
-    def published(self) -> int:
-        """What `published` was raised to last, as far as this page knows: the index decides. Everything once closed."""
+    def set_flushed(self, position: int) -> None:
+        """Note how far `published` was raised, and that nobody leads a flush."""
+        with contextlib.suppress(ValueError):
+            self._flush[0] = position
+            self._flush[1] = 0
+
+    def flush_state(self) -> tuple[int, int]:
+        """What `published` was raised to last, as far as this page knows (the index decides), and the flush's due time.
+
+        Once closed everything is published.
+        """
         try:
-            position: int = _POSITION.unpack_from(self._map, _PUBLISHED)[0]
+            return self._flush[0], self._flush[1]
         except ValueError:
-            return _EVERYTHING
-        return position
-
-    def set_flushing(self, is_flushing: bool) -> None:
-        """Note that a flush begins, or ended."""
-        try:
-            self._map[_FLUSHING] = is_flushing
-        except ValueError:  # closed meanwhile
-            return
-
-    def is_flushing(self) -> bool:
-        """Whether somebody leads a flush, or was killed while he did."""
-        try:
-            return bool(self._map[_FLUSHING])
-        except ValueError:
-            return False
+            return _EVERYTHING, 0
 
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""
@@ -131,7 +122,8 @@ class SharedPage:
 
     def close(self) -> None:
         """Let go of the map."""
-        for view in (self._holders, self.armed, self.incarnations, self.stamps, self.pids, self.epochs, self.hands):
+        words = (self._flush, self.incarnations, self.stamps, self.epochs, self.hands)
+        for view in (self._holders, self.armed, self.pids, *words):
             view.release()
         if isinstance(self._map, disk.Map):
             with contextlib.suppress(BufferError):  # a member that was never left still sees it: it goes with that

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kafkalite
-from kafkalite import disk
+from kafkalite import clock, disk
 from kafkalite.errors import OutcomeUnknownError, StoreFailedError
 from kafkalite.storage import locks
 from kafkalite.storage.commit import Append, Operation
@@ -265,6 +265,30 @@ def test_time_that_runs_out_while_another_flushes_leaves_the_outcome_unknown(eng
         engine.commit(append(b"x"), timeout=0.02)
     os.close(fd)
     assert engine.commit(append(b"y")).offsets == [1]
+
+
+@pytest.mark.parametrize("due_in_s", [0.02, 3600.0, -3600.0])
+def test_who_was_killed_while_it_flushed_is_believed_until_that_was_due(engine: Engine, due_in_s: float) -> None:
+    engine.wakeup.page.set_flush_due(clock.boot_ns() + int(due_in_s * 1e9))
+    assert engine.commit(append(b"x"), timeout=30).offsets == [0]
+    assert engine.wakeup.page.flush_state() == (engine.index.positions().tail, 0)
+
+
+def test_who_tries_in_vain_leaves_it_on_the_page_that_another_flushes(engine: Engine) -> None:
+    fd = os.open(engine.place.file, os.O_RDWR)
+    assert disk.is_taken(disk.lock_call(fd, locks.FIRST_BYTE + locks.FLUSH))
+    engine.wakeup.page.set_flush_due(1)  # long ago: it takes longer than it should
+    with pytest.raises(OutcomeUnknownError, match="not yet flushed"):
+        engine.commit(append(b"x"), timeout=0.02)
+    assert engine.wakeup.page.flush_state()[1] == 1
+    os.close(fd)
+
+
+def test_a_flush_that_fails_is_not_due_any_more(engine: Engine, bad_disk: BadDisk) -> None:
+    bad_disk.broken, bad_disk.times = True, 1
+    with pytest.raises(StoreFailedError, match="could not be flushed"):
+        engine.commit(append(b"x"))
+    assert engine.wakeup.page.flush_state()[1] == 0
 
 
 # Fails as long as the in-process half of a lock is waited for without a limit of time.

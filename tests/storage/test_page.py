@@ -20,8 +20,28 @@ def test_one_page_is_seen_through_the_other(pages: tuple[SharedPage, SharedPage]
     one.arm(16)
     assert other.disarm(16)
     assert not one.disarm(16)
-    one.set_published(2**64 - 1)
-    assert other.published() == 2**64 - 1
+    one.set_flushed(2**64 - 1)
+    assert other.flush_state() == (2**64 - 1, 0)
+
+
+def test_a_flush_is_due_until_it_is_over(pages: tuple[SharedPage, SharedPage]) -> None:
+    one, other = pages
+    one.set_flushed(7)
+    one.set_flush_due(2**63)
+    assert other.flush_state() == (7, 2**63)
+    other.set_flush_due(0)
+    assert one.flush_state() == (7, 0)
+    one.set_flush_due(1)
+    one.set_flushed(8)
+    assert other.flush_state() == (8, 0)
+
+
+def test_a_closed_page_says_that_everything_is_published(tmp_path: Path) -> None:
+    page = SharedPage(tmp_path)
+    page.close()
+    page.set_flush_due(1)
+    page.set_flushed(1)
+    assert page.flush_state() == (2**64 - 1, 0)
 
 
 def test_the_holder_of_each_lock_stands_in_its_own_place(pages: tuple[SharedPage, SharedPage]) -> None:
@@ -30,7 +50,7 @@ def test_the_holder_of_each_lock_stands_in_its_own_place(pages: tuple[SharedPage
         assert other.holder(number) == 0
         one.holder_setter(number)()
         assert other.holder(number) == os.getpid()
-    assert other.published() == 0
+    assert other.flush_state() == (0, 0)
     assert not any(other.disarm(log_id) for log_id in range(256))
 
 
@@ -38,11 +58,11 @@ def test_a_sleeper_is_found_once_and_by_its_log_only(pages: tuple[SharedPage, Sh
     page = pages[0]
     for log_id in (0, 16, 255):
         page.arm(log_id)
-    page.set_published(5)
+    page.set_flushed(5)
     assert not page.disarm(17)
     assert page.disarm(16)
     assert [log_id for log_id in range(256) if page.disarm(log_id)] == [0, 255]
-    assert (page.holder(len(locks.NAMES) - 1), page.published()) == (0, 5)
+    assert (page.holder(len(locks.NAMES) - 1), page.flush_state()) == (0, (5, 0))
 
 
 @pytest.mark.parametrize("log_id", [0, 15, 255, 256, 2**32 - 1])
@@ -77,7 +97,7 @@ def test_words_of_groups_are_seen_through_the_other_and_do_not_overlap(pages: tu
         words = getattr(other, name)
         assert [at for at in range(count) if words[at]] == [0, count // 2, count - 1]
         assert words[0] == number
-    assert (other.published(), other.holder(locks.WRITE), other.is_flushing()) == (0, 0, False)
+    assert (other.flush_state(), other.holder(locks.WRITE)) == ((0, 0), 0)
     assert not any(other.disarm(log_id) for log_id in range(256))
 
 
