@@ -258,7 +258,7 @@ def _seal(staging: Place, source: Superblock, positions: Positions) -> None:
     try:
         tail = positions.tail
         # The segment that the source has prepared is not copied.
-        whole = positions._replace(durable=tail, published=tail, flushing=0, flush_failed=0, spare_size=0)
+        whole = positions._replace(durable=tail, published=tail, flush_failed=0, spare_size=0)
         with environment.writing() as transaction:
             index.write_positions(transaction, whole)
             disk.step("index commit")

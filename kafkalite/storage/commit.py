@@ -93,7 +93,7 @@ class _Group:
 
     __slots__ = (
         "batches", "buffers", "bytes", "catalogue", "chain", "commits", "durable", "era", "failed", "flush_us",
-        "flushes", "flushing", "position", "published", "records", "rows", "segment_size", "spare_size", "start",
+        "flushes", "position", "published", "records", "rows", "segment_size", "spare_size", "start",
         "tail",
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ class _Group:
     def begin(self, before: tuple[int, ...]) -> None:
         """Begin at the positions that the index holds."""
         (
-            self.position, self.chain, self.durable, self.published, self.flushing, self.failed, self.era,
+            self.position, self.chain, self.durable, self.published, self.failed, self.era,
             self.catalogue, self.segment_size, self.spare_size, self.commits, self.batches, self.records, self.bytes,
             self.flushes, self.flush_us,
         ) = before  # fmt: skip
@@ -438,7 +438,7 @@ class Committer:
         transaction.put(
             index.POSITIONS,
             _pack_positions(
-                end, group.chain, group.durable, group.published, group.flushing, group.failed, group.era,
+                end, group.chain, group.durable, group.published, group.failed, group.era,
                 group.catalogue, group.segment_size, group.spare_size, group.commits, group.batches, group.records,
                 group.bytes, group.flushes, group.flush_us,
             ),

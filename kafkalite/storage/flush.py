@@ -3,14 +3,14 @@
 Two positions in the index only ever rise: `durable`, moved here, and `published`, what readers see; in a store of
 durability `commit` they move together. Who wants its append published loops until `durable` has passed it:
 
-    who gets FLUSH leads   note the tail and set `flushing` (one transaction), flush every segment from `durable` to
-                           it, raise `durable` and `published` and clear `flushing` (one transaction), let go
+    who gets FLUSH leads   notes in the shared page when he should be done, flushes every segment from `durable` to the
+                           tail, raises `durable` and `published` to it (one transaction), clears the note, lets go
     who does not           sleeps until that flush should be over, at most 10 ms, and looks again
 
-A flush that failed is never believed again: the kernel may have dropped the pages and reported it once. `flushing` is
-marked failed, appends are refused, and the next leader that finds it set, failed or abandoned by a leader that died,
-verifies the frames of [durable, tail) one by one, writes the same bytes again, flushes, and only then clears it. When
-they no longer verify the store is marked failed for good, in the superblock too.
+A flush that failed is never believed again: the kernel may have dropped the pages and reported it once. That it failed
+stands in the index, and appends are refused. The next leader that finds the note of one that failed, or was abandoned
+by a leader who died, verifies the frames of [durable, tail) one by one, writes the same bytes again, flushes, and only
+then clears it. When they no longer verify the store is marked failed for good, in the superblock too.
 """
 
 from collections.abc import Callable
@@ -39,6 +39,7 @@ LONGEST_PAUSE: Final = 0.010
 SHORTEST_PAUSE: Final = 50e-6
 GRACE_AFTER_INTERRUPT: Final = 1.0
 NOT_FAILED, FAILED = 0, 1
+FIRST_GUESS_NS: Final = 200_000
 LONGEST_TRUST_NS: Final = 1_000_000_000
 
 
@@ -54,7 +55,7 @@ class Flusher:
         self._write = locks.write
         self._page = page
         self._mark_failed = mark_failed
-        self._last = 200e-6
+        self._last_ns = FIRST_GUESS_NS
 
     def wait(self, end: int, deadline: Deadline) -> None:
         """Return when everything before position `end` is on the disk and published.
@@ -83,7 +84,11 @@ class Flusher:
             except (OutcomeUnknownError, StoreBusyError) as error:
                 if interrupt is not None:
                     raise interrupt from error
-                raise
+                if isinstance(error, OutcomeUnknownError):
+                    raise
+                raise OutcomeUnknownError(
+                    f"the commit was appended, and could not be published in the time allowed: {error}"
+                ) from error
             except (KeyboardInterrupt, SystemExit) as error:
                 if interrupt is not None:
                     raise
@@ -104,16 +109,15 @@ class Flusher:
             ahead = due_ns - clock.boot_ns()
             if 0 < ahead < LONGEST_TRUST_NS:
                 return ahead * 1e-9
-        flush = self._locks.flush
-        longest = min(self._last, LONGEST_PAUSE, deadline.left())
-        if flush.threads.locked() and not is_free_within(flush.threads, longest):
-            return longest / 2
+        flush, a_while = self._locks.flush, self._last_ns * 0.5e-9
+        if flush.threads.locked() and not is_free_within(flush.threads, min(a_while, deadline.left())):
+            return a_while
         with flush.threads:
             if flush.is_closed:
-                return None if self._is_published(end) else self._last
+                return None if self._is_published(end) else a_while
             try:
                 if not flush.try_lock():
-                    return self._last / 2
+                    return a_while
                 self._lead(end, deadline)
             finally:
                 flush.unlock()
@@ -132,26 +136,24 @@ class Flusher:
 
     def _lead(self, end: int, deadline: Deadline) -> None:
         """One flush, holding FLUSH, unless `end` was durable by then."""
-        started = clock.monotonic()
-        self._page.set_flush_due(clock.boot_ns() + int(self._last * 1e9))
-        try:
-            noted = self._change(deadline, _noted, end)
-            if _is_durable(noted, end):
-                return
-            self._flush(noted, deadline)
-            flushed = clock.monotonic() - started
-            self._change(deadline, _published, noted.tail, int(flushed * 1e6))
-            self._page.set_flushed(noted.tail)
-        finally:
-            self._page.set_flush_due(0)
-        self._last = 0.8 * self._last + 0.2 * (clock.monotonic() - started)
+        now = self._index.positions()
+        if _is_durable(now, end):
+            return
+        started = clock.boot_ns()
+        is_suspect = now.flush_failed or self._page.flush_state()[1]  # read before it is overwritten
+        self._page.set_flush_due(started + self._last_ns)
+        self._flush(now.durable, now.tail, deadline, again=bool(is_suspect))
+        flushed = clock.boot_ns()
+        self._change(deadline, _published, now.tail, (flushed - started) // 1000)
+        self._page.set_flushed(now.tail)
+        self._last_ns += (clock.boot_ns() - started - self._last_ns) // 5
 
-    def _flush(self, noted: Positions, deadline: Deadline) -> None:
-        """Bring what is not durable to the disk, up to the tail that was noted; a failure is noted as well."""
+    def _flush(self, start: int, end: int, deadline: Deadline, *, again: bool) -> None:
+        """Bring [start, end) to the disk, written `again` if need be; a failure is noted."""
         try:
-            if noted.flushing:
-                self._journal.write_again(noted.durable, noted.tail)
-            self._journal.flush(noted.durable, noted.tail)
+            if again:
+                self._journal.write_again(start, end)
+            self._journal.flush(start, end)
         except OSError as error:
             self._change(deadline, _failed, FAILED)
             raise StoreFailedError(
@@ -164,8 +166,8 @@ class Flusher:
             raise flush_failed(self._index.positions()) from error
         disk.step("flushed")
 
-    def _change(self, deadline: Deadline, change: Callable[..., tuple[int, ...]], *by: int) -> Positions:
-        """Change the positions, in one transaction under WRITE; returns them as they were before."""
+    def _change(self, deadline: Deadline, change: Callable[..., tuple[int, ...]], *by: int) -> None:
+        """Change the positions, in one transaction under WRITE."""
         write, timeout = self._write, deadline.timeout()
         if write.threads.locked() and not is_free_within(write.threads, timeout):
             raise StoreBusyError("another thread of this process is appending: allow more time")
@@ -175,16 +177,12 @@ class Flusher:
                 write.lock(timeout)
                 # To write; committed at the block's end, aborted by what leaves it.
                 with self._index.begin(None, None, True) as transaction:
-                    before = index.read_positions(transaction)
-                    after = change(before, *by)
-                    if after is not before:
-                        index.write_positions(transaction, after)
-                        disk.step("index commit")
+                    index.write_positions(transaction, change(index.read_positions(transaction), *by))
+                    disk.step("index commit")
             except lmdb.Error as error:
                 raise self._index.translated(error) from error
             finally:
                 write.unlock()
-        return before
 
 
 def _is_durable(positions: Positions, end: int) -> bool:
@@ -194,18 +192,13 @@ def _is_durable(positions: Positions, end: int) -> bool:
     return positions.durable >= end and positions.published >= end
 
 
-def _noted(now: Positions, end: int) -> tuple[int, ...]:
-    """A flush up to the tail begins, unless `end` is durable."""
-    return now if _is_durable(now, end) else (*now[:4], now.tail, *now[5:])
-
-
 def _failed(now: Positions, how: int) -> tuple[int, ...]:
     return now._replace(flush_failed=how)
 
 
 def _published(now: Positions, end: int, took_us: int) -> tuple[int, ...]:
     """A flush up to `end` succeeded."""
-    tail, chain, durable, published, _, _, *rest, flushes, flush_us = now
+    tail, chain, durable, published, _, *rest, flushes, flush_us = now
     return (
-        tail, chain, max(durable, end), max(published, end), 0, NOT_FAILED, *rest, flushes + 1, flush_us + took_us,
+        tail, chain, max(durable, end), max(published, end), NOT_FAILED, *rest, flushes + 1, flush_us + took_us,
     )  # fmt: skip

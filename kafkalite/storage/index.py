@@ -37,7 +37,7 @@ import msgpack
 from kafkalite import disk
 from kafkalite.errors import ClosedError, StoreFailedError, StoreFullError
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 MAP_SIZE: Final = 1 << 40
 MAX_READERS: Final = 1024
 LOCK_FILE_SIZE: Final = 128 + 64 * MAX_READERS
@@ -63,7 +63,7 @@ PRODUCER_EPOCH: Final = Struct(">h")
 PRODUCER_BATCH: Final = Struct(">iiQ")
 SEGMENT_KEY: Final = Struct(">BQ")
 SEGMENT_ROW: Final = Struct(">QI")
-POSITIONS_ROW: Final = Struct(">QQQQQBIQQQQQQQQQ")
+POSITIONS_ROW: Final = Struct(">QQQQBIQQQQQQQQQ")
 OFFSET_MAX: Final = 2**63 - 1
 NO_TIMESTAMP: Final = -(2**63)
 
@@ -79,8 +79,6 @@ class Positions(NamedTuple):
     """Everything before is on the disk."""
     published: int
     """Everything before is visible."""
-    flushing: int
-    """Up to where a flush is under way, was abandoned or failed; 0 when none."""
     flush_failed: int
     """1 while the last flush is known to have failed, 2 when it is beyond rewriting."""
     era: int

@@ -38,7 +38,7 @@ from kafkalite.storage import catalogue, frame, index, recovery, segment, superb
 from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
-from kafkalite.storage.page import SharedPage
+from kafkalite.storage.page import LONG_AGO, SharedPage, is_flush_over
 from kafkalite.storage.place import SUPERBLOCK_NAME, Place
 from kafkalite.storage.recovery import End
 from kafkalite.storage.segment import Header
@@ -138,7 +138,7 @@ def _open_locked(place: Place, fd: int, locks: Locks, settings: Mapping[str, Any
             if settings is None:
                 raise StoreNotFoundError(f"the store at {place.path} was never finished: open it with create=True")
             found = _create(place, fd, settings)
-        page, run = _new_run(place)
+        page = _new_page(place, is_clean=found.state is State.SEALED)
         locks.attach(page)
         opened = _reopen(place, fd, found)
         environment = Index(place.index)
@@ -153,7 +153,7 @@ def _open_locked(place: Place, fd: int, locks: Locks, settings: Mapping[str, Any
         environment,
         Journal(place.segments(opened.store_id), opened.store_id),
         page,
-        run,
+        place.run,
         opened,
         is_read_only=False,
     )
@@ -197,11 +197,15 @@ def _join(place: Place, fd: int, locks: Locks, found: Superblock | None) -> Open
     )
 
 
-def _new_run(place: Place) -> tuple[SharedPage, Path]:
-    """An empty `run/` with a fresh page."""
+def _new_page(place: Place, *, is_clean: bool) -> SharedPage:
+    """A fresh page in an empty `run/`. Of a store that was not closed the old one says whether its last flush ended."""
+    is_suspect = not is_clean and not is_flush_over(place.run)
     shutil.rmtree(place.run, ignore_errors=True)
     disk.make_directory(place.run, 0o700)
-    return SharedPage(place.run), place.run
+    fresh = SharedPage(place.run)
+    if is_suspect:
+        fresh.set_flush_due(LONG_AGO)
+    return fresh
 
 
 def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superblock:
@@ -463,7 +467,7 @@ def _seal(place: Place, opened: Opened) -> bool:
     positions = opened.environment.positions()
     now = superblock.read(opened.fd, str(place.path))
     assert now is not None, "an open store has a superblock"
-    if positions.durable < positions.tail or positions.flushing or now.state is not State.OPEN:
+    if positions.durable < positions.tail or now.state is not State.OPEN:
         return False  # its last flush failed, and was reported
     opened.environment.sync()
     superblock.write(

@@ -5,8 +5,9 @@ Little-endian, written without locks, each field by one store of at most eight b
       at  size  field
       64    28  the pid that last took each lock (4 each, by the lock's number)
      128     8  published: a hint that somebody raised it so far, so that who waits need not ask the index each time
-     136     8  flush due: a hint when the flush under way should have ended, ns since boot, so that who waits need
-                neither try the lock nor look before; 0 when nobody leads one
+     136     8  flush due: when the flush under way should have ended, ns since boot, so that who waits need neither
+                try the lock nor look before. It stays when that flush failed or was abandoned: 0 means that the last
+                one succeeded
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
     4096  8192  slots: the incarnation of the process that has slot n, 8 bytes each; 0 when it is free (`slots`)
    12288  8192  when that process was last seen at work, ms since boot
@@ -14,7 +15,8 @@ Little-endian, written without locks, each field by one store of at most eight b
    24576  8192  group epochs: 8 bytes each, by a hash of the group's name; one more with every change of such a group
    32768 128 K  hands: 64 bytes each, what a member of a group has in hand (`slots`)
 
-Made by the opener that is alone, who also empties `run/`.
+Made by the opener that is alone, who also empties `run/`. All are hints but the last flush's success: a process that
+is killed leaves it here, and after a power cut the whole journal is verified.
 """
 
 import contextlib
@@ -41,6 +43,8 @@ FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
 _PUBLISHED: Final = 128
 _EVERYTHING: Final = 2**64 - 1
+LONG_AGO: Final = 1
+"""When a flush was due that nobody leads any more."""
 _ARMED: Final = 1024
 ARMED_MASK: Final = 0xFF
 
@@ -81,12 +85,12 @@ class SharedPage:
         return self._holders[lock]
 
     def set_flush_due(self, due_ns: int) -> None:
-        """Note when the flush that begins should have ended; 0 when it failed."""
+        """Note when the flush that begins should have ended."""
         with contextlib.suppress(ValueError):  # closed meanwhile
             self._flush[1] = due_ns
 
     def set_flushed(self, position: int) -> None:
-        """Note how far `published` was raised, and that nobody leads a flush."""
+        """Note that the flush succeeded, and how far it raised `published`."""
         with contextlib.suppress(ValueError):
             self._flush[0] = position
             self._flush[1] = 0
@@ -128,3 +132,15 @@ class SharedPage:
         if isinstance(self._map, disk.Map):
             with contextlib.suppress(BufferError):  # a member that was never left still sees it: it goes with that
                 self._map.close()
+
+
+def is_flush_over(directory: Path) -> bool:
+    """What the page of a store that nobody has open says of its last flush; False when it says nothing."""
+    try:
+        fd = disk.open_file(directory / FILE_NAME, write=False)
+    except OSError:
+        return False
+    try:
+        return disk.read(fd, 8, _PUBLISHED + 8) == bytes(8)
+    finally:
+        disk.close(fd)

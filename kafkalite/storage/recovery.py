@@ -248,7 +248,7 @@ class Derivation:
     def positions(self, header: Header, end: End) -> Positions:
         """Where a journal stands that ends at `end`, in the segment of `header`, all of it durable and visible."""
         return Positions(
-            tail=end.position, chain=end.chain, durable=end.position, published=end.position, flushing=0,
+            tail=end.position, chain=end.chain, durable=end.position, published=end.position,
             flush_failed=0, era=header.era, catalogue=self.ends.get(CATALOGUE_LOG, 0), segment_size=header.size,
             spare_size=0,
         )  # fmt: skip
