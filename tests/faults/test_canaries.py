@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from kafkalite import disk
+from kafkalite.clock import Deadline
 from kafkalite.errors import KafkaliteError
 from kafkalite.storage import commit, flush, frame
 from kafkalite.storage.commit import Append, Operation
 from kafkalite.storage.engine import Engine
+from kafkalite.storage.flush import Flusher
 from kafkalite.storage.frame import Frame
-from kafkalite.storage.index import Positions
 from kafkalite.storage.journal import Journal
+from kafkalite.storage.page import SharedPage
 from kafkalite.testing.faults import crash, failing, failing_flush, short
 
 from . import test_errors, test_recovery_faults, test_steps
@@ -56,12 +58,19 @@ def overhear_a_failed_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def publish_before_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Show to readers what a flush is only about to cover."""
-    sound = flush._noted
+    sound = Flusher._flush
 
-    def shown(now: Positions, end: int) -> Positions:
-        return Positions._make(sound(now, end))._replace(published=now.tail)
+    def shown(self: Flusher, start: int, end: int, deadline: Deadline, *, again: bool) -> None:
+        self._change(deadline, lambda now: now._replace(published=end))
+        sound(self, start, end, deadline, again=again)
 
-    monkeypatch.setattr(flush, "_noted", shown)
+    monkeypatch.setattr(Flusher, "_flush", shown)
+
+
+def forget_that_a_flush_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note neither that one begins nor that it failed."""
+    monkeypatch.setattr(SharedPage, "set_flush_due", lambda self, due_ns: None)
+    monkeypatch.setattr(flush, "_failed", lambda now, how: now)
 
 
 def believe_a_short_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +154,7 @@ BY_ERRORS = [
     (believe_a_failed_flush, "append", "commit", failing_flush(EIO, lasting=False)),
     (believe_a_failed_flush, "flush", "none", failing_flush(EIO, lasting=True)),
     (overhear_a_failed_flush, "append", "commit", failing_flush(EIO, lasting=False)),
+    (forget_that_a_flush_began, "append", "commit", failing_flush(EIO, lasting=False)),
     (publish_before_the_flush, "append", "commit", failing_flush(EIO, lasting=True)),
     (believe_a_short_write, "append", "commit", short(lasting=False)),
     (forget_sequences, "send", "commit", failing_flush(EIO, lasting=False)),

@@ -18,14 +18,14 @@ from .conftest import Fork
 from .forks import Board, Forked, until
 
 APPENDED, DONE = 1, 2
-LEADING_STEPS = ("write", "index commit", "index commit, noting", "flush", "flushed", "index commit, publishing")
-"""A lone durable append, step by step; from "index commit, noting" on it leads the flush."""
-HOLDING_WRITE = {"write", "index commit", "index commit, noting", "index commit, publishing"}
+LEADING_STEPS = ("write", "index commit", "flush", "flushed", "index commit, publishing")
+"""A lone durable append, step by step; from "flush" on it leads the flush."""
+HOLDING_WRITE = {"write", "index commit", "index commit, publishing"}
 
 
 def stages() -> Callable[[str], str]:
-    """Names the steps of one durable append apart: the index is committed three times."""
-    names = iter(("", ", noting", ", publishing"))
+    """Names the steps of one durable append apart: the index is committed twice."""
+    names = iter(("", ", publishing"))
     return lambda step: f"{step}{next(names)}" if step == "index commit" else step
 
 

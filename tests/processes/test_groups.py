@@ -49,15 +49,19 @@ def make(path: Path, partitions: int = PARTITIONS) -> None:
         store.topic("t", partitions=partitions)
 
 
-def produce(path: Path, board: Board, pace_s: float) -> list[int]:
-    """Append to all partitions until told to stop; returns how many records each has of this producer."""
+def produce(path: Path, board: Board, pace_s: float, log: Path) -> list[int]:
+    """Append to all partitions until told to stop; returns how many records each has of this producer.
+
+    When each append has returned is noted: partition, end offset, microseconds since boot.
+    """
     counts = [0] * PARTITIONS
-    with kafkalite.connect(path) as store:
+    with kafkalite.connect(path) as store, AckFile(log) as notes:
         topic = store.topic("t")
         while not board[STOPS]:
             for partition in range(PARTITIONS):
                 topic.append_many([b"x"] * 3, partition=partition)
                 counts[partition] += 3
+                notes.append(partition, counts[partition], now_us())
             board[PRODUCED] = sum(counts)
             time.sleep(pace_s)
     return counts
@@ -190,10 +194,29 @@ def assert_in_order(lines: Sequence[Handled]) -> None:
         last[place] = line.offset
 
 
-def longest_gap_ms(lines: Sequence[Handled], member_number: int, start_us: int, end_us: int) -> float:
-    """The longest time in which a member began no record."""
-    times = [line.at_us for line in lines if line.member == member_number and start_us <= line.at_us <= end_us]
-    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0) / 1000
+def longest_gap_ms(
+    lines: Sequence[Handled], there_at: dict[int, list[int]], member_number: int, start_us: int, end_us: int
+) -> float:
+    """The longest time in which a member began no record although there was one: counted from the end of the append
+    of the record that it began next, or from the one that it began before.
+
+    `there_at` says of each partition when each record was there. (A producer stands still as well when somebody is
+    stopped while he appends; then there is nothing to be begun.)
+    """
+    mine = [line for line in lines if line.member == member_number and start_us <= line.at_us <= end_us]
+    gaps = [
+        later.at_us - max(earlier.at_us, there_at[later.partition][later.offset])
+        for earlier, later in itertools.pairwise(mine)
+    ]
+    return max(gaps, default=0) / 1000
+
+
+def times_there(log: Path) -> dict[int, list[int]]:
+    """When each record of each partition was there, in the order of offsets."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for partition, end, at_us in AckFile(log).read():
+        found[partition] += [at_us] * (end - len(found[partition]))
+    return found
 
 
 class Crowd:
@@ -257,10 +280,10 @@ def turmoil(crowd: Crowd, chance: random.Random, events: int, pause_s: float) ->
 
 
 def run_turmoil(fork: Fork, board: Board, scratch: Path, chance: random.Random, events: int, pause_s: float) -> None:
-    path, log = scratch / "store", scratch / "handled"
+    path, log, produced = scratch / "store", scratch / "handled", scratch / "produced"
     make(path)
     crowd = Crowd(fork, path, log, board, {"auto_commit_interval_ms": 200})
-    producers = [fork(produce, path, board, 0.01)]
+    producers = [fork(produce, path, board, 0.01, produced)]
     crowd.join()
     crowd.join()
     until(lambda: len({line.member for line in handled(log)}) == 2, "both members that stay have begun")
@@ -284,8 +307,9 @@ def run_turmoil(fork: Fork, board: Board, scratch: Path, chance: random.Random, 
         f"{events} events {dict(done)}: {len(lines)} records handled, {repeats} repeats of {crowd.kills} members "
         f"killed, {len(owners.members)} members, {owners.changes} changes of assignments, no partition owned twice"
     )
+    there = times_there(produced)
     for number in (0, 1):
-        gaps = longest_gap_ms(lines, number, quiet, start), longest_gap_ms(lines, number, start, end)
+        gaps = longest_gap_ms(lines, there, number, quiet, start), longest_gap_ms(lines, there, number, start, end)
         print(f"member {number}: longest gap {gaps[0]:.0f} ms in quiet, {gaps[1]:.0f} ms in turmoil")
     with kafkalite.connect(path) as store:
         with store.consumer_group("g", "t") as group:
@@ -308,7 +332,7 @@ def takeovers(fork: Fork, board: Board, scratch: Path, kills: int) -> list[float
     path, log = scratch / "store", scratch / "handled"
     make(path)
     crowd = Crowd(fork, path, log, board, {})
-    producer = fork(produce, path, board, 0.002)
+    producer = fork(produce, path, board, 0.002, scratch / "produced")
     crowd.join()
     found, tail = [], Tail(log)
     until(log.exists, "the first member has begun")
