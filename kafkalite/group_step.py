@@ -1,10 +1,10 @@
 """One step of a group, under WRITE: events into the core, its changes out as records, who has to know is told.
 
-Every change raises the group's epoch in the shared page, which a member compares before it begins with another run of
-records. A partition that is to move, of a member that has nothing of it in hand and nobody to call, is moved by the
-step itself: so two members in one thread do not wait for each other. What makes this safe is an order: here the epoch
-is raised before the hands are looked at, there a run is taken in hand before the epoch is looked at, and `fence` stands
-between the two on both sides.
+Every change raises the group's epoch in the shared page, at least to the number of its transaction; a member compares
+it before it begins with another run of records. A partition that is to move, of a member that has nothing of it in hand
+and nobody to call, is moved by the step itself: so two members in one thread do not wait for each other. What makes
+this safe is an order: here the epoch is raised before the hands are looked at, there a run is taken in hand before the
+epoch is looked at, and `fence` stands between the two on both sides.
 """
 
 import functools
@@ -60,7 +60,8 @@ def step(loaded: Loaded, events: Sequence[Event], page: SharedPage, place: int) 
     stepped = Stepped(gone=[hand for name, hand in hands.items() if name not in group.members])
     if group.changed:
         stepped.is_changed = True
-        page.epochs[place] += 1
+        # One more than it was in any case: a transaction that fails leaves its number to the next one.
+        page.epochs[place] = max(page.epochs[place] + 1, loaded.number)
         fence()
         _move_idle(group, page, now)
         stepped.records = loaded.changes()

@@ -107,11 +107,20 @@ class Members:
         if member.has_changed():
             member.interrupt()
         self._judge(member, hand, now, is_late=is_late)
+        if member.owes_look:
+            self._look(member)
         if member.deadline_ms is not None and member.deadline_ms <= now:
             member.tick(is_late=is_late)
         if member.settings["enable_auto_commit"] and now >= self._commits_at.get(hand.number, 0):
             self._commits_at[hand.number] = now + member.settings["auto_commit_interval_ms"]
             member.commit_held()
+
+    def _look(self, member: Membership) -> None:
+        """Look at a member's group, for all of this process's members of it that owe it."""
+        member.look()
+        for other in self._members:
+            if other.owes_look and other.group_id == member.group_id:
+                other.deadline_ms, other.owes_look = member.deadline_ms, False
 
     def _judge(self, member: Membership, hand: Hand, now: int, *, is_late: bool) -> None:
         """Fence a member that has not asked for records for too long; waiting for them does not count."""
@@ -161,11 +170,11 @@ class Members:
         self._remove(process, events)
 
     def _remove(self, process: tuple[int, int], event_of: Callable[[str, Hand], Removal | None]) -> None:
-        places: set[int] = set()
+        groups: set[str] = set()
         all_stepped: list[Stepped] = []
 
         def decide(transaction: lmdb.Transaction) -> list[Append]:
-            places.clear()
+            groups.clear()
             all_stepped.clear()
             positions = read_positions(transaction)
             records: list[KeyedRecord] = []
@@ -176,7 +185,7 @@ class Members:
                     confirmed, stepped = self._removed(transaction, positions, group_id, events)
                     records += [*confirmed, *stepped.records]
                     all_stepped.append(stepped)
-                    places.add(epoch_place(group_id))
+                    groups.add(group_id)
             return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
 
         with self.engine.snapshot() as (transaction, _):
@@ -186,7 +195,9 @@ class Members:
         self.engine.decide(decide, waits=False)
         for stepped in all_stepped:
             stepped.settle(self.engine.slots)
-        self.engine.wakeup.poke(places)
+        self.engine.wakeup.poke(map(epoch_place, groups))
+        for member in {member.group_id: member for member in self._members if member.group_id in groups}.values():
+            member.look()
 
     def _removed(
         self,

@@ -4,10 +4,14 @@ The group's state machine (`coordinator.group`) is stepped by whichever member h
 index, takes the event, and what changed is appended to `__consumer_offsets`, all in one transaction under WRITE
 (`_step`, `group_step`). A target assignment is computed outside, and installed if the group is still where it was.
 
+A member that keeps what it has needs no step: it reads its own record, and goes on whoever appends, or is stopped while
+he does (`_stays`). What the group needs of it then, a target or a deadline kept, is the keeper's (`look`).
+
 Offsets are committed in a transaction that reads what the member owns: what is another's by now is refused. Such a
 commit does not wait for a flush, since losing it means reading again.
 """
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -38,7 +42,7 @@ from kafkalite.coordinator.group_records import (
     TopicMetadata,
 )
 from kafkalite.coordinator.records import OffsetCommits, decode
-from kafkalite.errors import ClosedError, ConfigError, FencedMemberError
+from kafkalite.errors import ClosedError, ConfigError, FencedMemberError, KafkaliteError
 from kafkalite.group_state import Loaded, Owner, Topics, committed, load
 from kafkalite.group_step import LOCAL_HOST, Stepped, matching, resolved, step
 from kafkalite.model import TopicPartition
@@ -71,6 +75,8 @@ class Membership:
         self.is_waiting = False
         self.is_held = False
         """Whether a transaction holds its offsets: until that is over it goes along with nothing, unless fenced."""
+        self.owes_look = False
+        """Whether the group changed, nothing for this member, and `look` is to follow."""
         self.is_settled = False
         """Whether it has all that the group's target gives it, as of the last `sync`."""
         self._cut: Callable[[], Callable[[], None] | None] = lambda: None
@@ -169,10 +175,15 @@ class Membership:
 
         What it is to give up stays its own until `release`. Raises `FencedMemberError`.
         """
+        epoch = self.page.epochs[self._place]
+        if self._stays(epoch):
+            self._seen, self.owes_look = epoch, True
+            return frozenset(self.owned), NONE
         for _ in range(MOST_ROUNDS):
             self._seen = self.page.epochs[self._place]
             group = self._step(self._owning)
-            self._notice_topics()
+            if self._notice_topics():
+                continue
             if group.target_epoch == group.epoch:
                 break
             self._compute()
@@ -180,6 +191,46 @@ class Membership:
         self.epoch = member.epoch
         self.is_settled = member.state is State.STABLE and member.epoch == group.target_epoch
         return member.assigned, member.revoking | (frozenset(self.owned) - member.owned)
+
+    def _stays(self, epoch: int) -> bool:
+        """Whether the group, as of this epoch, gives this member nothing and takes nothing away, seen without WRITE.
+
+        Not while that is not to be seen yet: the epoch is raised before its transaction is committed.
+        """
+        if not self.owned or self.hand is None or not self.hand.is_mine():
+            return False
+        with self._engine.snapshot() as (transaction, positions):
+            is_seen = transaction.id() >= epoch
+            raw = internal.state(transaction, OFFSETS_LOG, self._key)
+        record = decode(OFFSETS_LOG, self._key, raw) if raw is not None else None
+        if (
+            not is_seen
+            or positions.catalogue != self.catalogue
+            or not isinstance(record, ConsumerGroupCurrentMemberAssignment)
+            or record.partitions_pending_revocation
+        ):
+            return False
+        has = {(topic_id, number) for topic_id, numbers in record.assigned_partitions.items() for number in numbers}
+        if has != {(topic.topic_id, number) for topic, number in self.owned.values()}:
+            return False
+        self.epoch = record.member_epoch
+        return True
+
+    def look(self) -> None:
+        """The keeper's, in place of a member that went on: the group is to have a target, and its deadline is kept."""
+        self.owes_look = False
+        try:
+            with self._engine.snapshot() as (transaction, positions):
+                group = load(transaction, positions.catalogue, self.group_id, self.page).group
+            self.deadline_ms = group.next_deadline()
+            self._see_to_target(group)
+        except BaseException:
+            self.owes_look = True
+            raise
+
+    def _see_to_target(self, group: Group) -> None:
+        if group.members and group.target_epoch < group.epoch:
+            self._compute()
 
     def _owning(self, group: Group) -> list[Event]:
         """What this member has, of what the steps of others left it, at whatever epoch they have brought it to."""
@@ -205,16 +256,18 @@ class Membership:
     def leave(self, offsets: Offsets, *, is_final: bool = True) -> None:
         """Commit what was confirmed, and be no member any more; harmless when the group has removed this one."""
         try:
-            self._step(lambda _: [Leave(self.member_id, is_final=is_final)], offsets)
+            left = self._step(lambda _: [Leave(self.member_id, is_final=is_final)], offsets)
         except FencedMemberError:
             self.bury()
             return
         if is_final:
             self.bury()
+        with contextlib.suppress(KafkaliteError):  # it has left; the keepers of those who stay see to it as well
+            self._see_to_target(left)
 
     def remove(self, why: str) -> None:
         """Remove this member: the keeper's verdict. Its hand stays retired until its own thread notices."""
-        self._step(lambda _: [Fence(self.member_id, why)])
+        self._see_to_target(self._step(lambda _: [Fence(self.member_id, why)]))
 
     def works(self) -> None:
         """It waits for records no more: from now on it has `max_poll_interval_ms` to ask for the next."""
@@ -229,7 +282,7 @@ class Membership:
 
     def tick(self, *, is_late: bool) -> None:
         """Let the group look at its deadlines."""
-        self._step(lambda _: [Tick(is_late=is_late)])
+        self._see_to_target(self._step(lambda _: [Tick(is_late=is_late)]))
 
     # Steps
 
@@ -277,19 +330,20 @@ class Membership:
         install = Install(group.epoch, assign(chosen, group.wants(), topics))
         self._step(lambda _: [install])
 
-    def _notice_topics(self) -> None:
-        """When the catalogue changed: whether subscribed topics came, went or grew."""
+    def _notice_topics(self) -> bool:
+        """When the catalogue changed: see, and tell the group, whether subscribed topics came, went or grew."""
         if self._engine.index.positions().catalogue == self.catalogue:
-            return
+            return False
         names = self._engine.topic_names()
         with self._engine.snapshot() as (transaction, positions):
             loaded = load(transaction, positions.catalogue, self.group_id, self.page)
             if loaded.group.target_epoch < loaded.group.epoch:
-                return  # looked at again once there is a target
+                return False  # looked at again once there is a target
             change = self._topics_change(loaded, names)
         if change is not None:
             self._step(lambda _: [change])
         self.catalogue = positions.catalogue
+        return change is not None
 
     @staticmethod
     def _topics_change(loaded: Loaded, names_there: Sequence[str]) -> TopicsChanged | None:

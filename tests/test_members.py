@@ -1,5 +1,6 @@
 """What the keeper does for the members of a process: tells of topics, and watches the next processes in the ring."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from kafkalite import TopicPartition, clock, disk
+from kafkalite.group_state import load
 from kafkalite.members import LATE_MS, QUIET_MS, Members
+from kafkalite.membership import Membership
+from kafkalite.storage import locks
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.slots import Slots
 from tests.conftest import OpenStore
-from tests.group_kit import until
+from tests.group_kit import Group, Store, filled, until
 
 
 class Other:
@@ -95,3 +99,117 @@ def test_the_keeper_tells_of_topics_and_leaves_the_epoch_to_who_has_write(
         while member.has_changed():
             assert group.poll(timeout=0) == []
         assert group.assignment == [TopicPartition(name, 0) for name in ("one", "two")]
+
+
+# A member that keeps what it has
+
+
+@pytest.fixture
+def pair(tmp_path: Path, open_store: OpenStore) -> Iterator[tuple[Store, Group, Group]]:
+    """Two members with a partition each, both in this thread, that have seen all that happened."""
+    store = open_store(tmp_path / "s.klite", durability="none")
+    topic = filled(store, 100, partitions=2)
+    with store.consumer_group("g", topic) as stays, store.consumer_group("g", topic) as other:
+        for group in (stays, other, stays):
+            group.poll(1, timeout=0)
+        until(lambda: not moved(stays) and not moved(other), "both have seen all")
+        yield store, stays, other
+
+
+def moved(group: Group) -> bool:
+    """Whether a member has something to see; it takes a look at what there is."""
+    has_changed = member_of(group).has_changed()
+    group.poll(1, timeout=0)
+    return has_changed
+
+
+def member_of(group: Group) -> Membership:
+    assert group._member is not None
+    return group._member
+
+
+def raise_epoch(group: Group, to: int) -> None:
+    """As a step of the group does."""
+    member = member_of(group)
+    member.page.epochs[member.place] = to
+
+
+def last_transaction(store: Store) -> int:
+    with store._engine.snapshot() as (transaction, _):
+        return int(transaction.id())
+
+
+def test_a_member_that_keeps_what_it_has_waits_for_nobody_who_appends(pair: tuple[Store, Group, Group]) -> None:
+    store, stays, _ = pair
+    store.topic("t").append(b"x", partition=0)
+    raise_epoch(stays, last_transaction(store))
+    assert member_of(stays).has_changed()
+    fd = os.open(store._engine.place.file, os.O_RDWR)
+    try:
+        assert disk.is_taken(disk.lock_call(fd, locks.FIRST_BYTE + locks.WRITE))
+        assert len(stays.poll(1, timeout=0)) == 1
+    finally:
+        os.close(fd)
+    assert not member_of(stays).has_changed()
+
+
+def test_a_change_that_is_not_committed_yet_is_waited_for(
+    pair: tuple[Store, Group, Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The epoch is raised before its transaction is committed: what can be read then is how it was before."""
+    store, stays, _ = pair
+    member, steps = member_of(stays), []
+    sound = member._step
+    monkeypatch.setattr(member, "_step", lambda *given: steps.append(given) or sound(*given))
+    raise_epoch(stays, last_transaction(store) + 1)
+    assert len(stays.poll(1, timeout=0)) == 1
+    assert len(steps) == 1
+    assert not member.has_changed()
+
+
+def test_an_epoch_is_never_raised_to_what_it_was(pair: tuple[Store, Group, Group]) -> None:
+    """A transaction that fails after it raised the epoch leaves its number to the next one."""
+    store, stays, other = pair
+    pending = last_transaction(store) + 5
+    raise_epoch(stays, pending)
+    other.close()
+    assert member_of(stays).page.epochs[member_of(stays).place] > pending
+
+
+def test_the_keeper_gives_the_group_its_target_when_who_left_did_not(
+    pair: tuple[Store, Group, Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, stays, other = pair
+    monkeypatch.setattr(member_of(other), "_see_to_target", lambda group: None)
+    other.close()
+    stays.poll(1, timeout=0)
+
+    def has_all() -> bool:
+        stays.poll(1, timeout=0)
+        return len(stays.assignment) == 2
+
+    until(has_all, "what the other had is this one's")
+
+
+def test_who_leaves_gives_the_group_its_target(pair: tuple[Store, Group, Group]) -> None:
+    _, stays, other = pair
+    other.close()
+    member = member_of(stays)
+    with member._engine.snapshot() as (transaction, positions):
+        group = load(transaction, positions.catalogue, "g", member.page).group
+    assert group.target_epoch == group.epoch
+    stays.poll(1, timeout=0)
+    assert len(stays.assignment) == 2
+
+
+def test_a_look_keeps_the_deadline_and_is_owed_until_it_succeeds(
+    pair: tuple[Store, Group, Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = member_of(pair[1])
+    member.deadline_ms, member.owes_look = 5, False
+    member.look()
+    assert member.deadline_ms is None
+    monkeypatch.setattr(member, "_see_to_target", lambda group: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        member.look()
+    assert member.owes_look

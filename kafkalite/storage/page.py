@@ -12,7 +12,8 @@ Little-endian, written without locks, each field by one store of at most eight b
     4096  8192  slots: the incarnation of the process that has slot n, 8 bytes each; 0 when it is free (`slots`)
    12288  8192  when that process was last seen at work, ms since boot
    20480  4096  its pid, 4 bytes each
-   24576  8192  group epochs: 8 bytes each, by a hash of the group's name; one more with every change of such a group
+   24576  8192  group epochs: 8 bytes each, by a hash of the group's name: raised with every change of such a group,
+                at least to the number of LMDB's transaction
    32768 128 K  hands: 64 bytes each, what a member of a group has in hand (`slots`)
 
 Made by the opener that is alone, who also empties `run/`. All are hints but the last flush's success: a process that
