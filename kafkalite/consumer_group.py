@@ -3,10 +3,11 @@
     asking the iterator for more   confirms what it handed out before
     break, an exception, leaving   confirm nothing: the record in hand is handed out again, by the next loop or member
 
-Records are handed out in runs (`group_runs`); what is in hand stands in the shared page. Confirmed offsets are
-committed when another partition's turn comes, every `auto_commit_interval_ms` (by the keeper), before waiting, before a
-partition is given up, and on leaving; whoever removes a member that was killed commits what its hand says. When the
-group changes the keeper cuts the run short, and the next one begins by going along with what it decided (`_reconcile`).
+Records are handed out in runs (`group_runs`); what is in hand, and how far the partitions before it came, stands in the
+shared page. Confirmed offsets are committed by the keeper, every `auto_commit_interval_ms` and while the member waits
+for records; at the end of a loop, before a partition is given up, and on leaving; whoever removes a member that was
+killed commits what its hand says. When the group changes the keeper cuts the run short, and the next one begins by
+going along with what it decided (`_reconcile`).
 """
 
 import contextlib
@@ -41,7 +42,7 @@ from kafkalite.model import Record, TopicPartition
 from kafkalite.records.native import Columns
 from kafkalite.storage import reader
 from kafkalite.storage.engine import Engine
-from kafkalite.storage.slots import OFFSET
+from kafkalite.storage.slots import OFFSET, Hand
 from kafkalite.subscription import Subscription
 from kafkalite.topic import Topic
 
@@ -346,14 +347,24 @@ class ConsumerGroup(Generic[K, V]):
             member = self._entered()
             assert member.hand is not None
             held = member.hand.held()
-            if log_id is None or (held is not None and held[0] != log_id):
-                self._commit_confirmed()
-                member.hand.drop()
+            if held is not None and held[0] != log_id:
+                self._put_aside(member, member.hand, held[0])
             if log_id is not None:
                 return log_id
             if (ends is not None and self._is_at(ends)) or deadline.passed():
+                self._commit_confirmed()
                 return None
             self._wait(member, deadline)
+
+    def _put_aside(self, member: Membership, hand: Hand, log_id: int) -> None:
+        """Another partition's turn comes: keep how far this one came. Nobody is waited for while there is room."""
+        position = self._share.positions.get(log_id, 0)
+        if self.settings["enable_auto_commit"] and not member.has_committed(log_id, position):
+            if not hand.put_aside(log_id, position):
+                hand.forget(member.has_committed)
+            if not hand.put_aside(log_id, position):
+                self._commit_confirmed()
+        hand.drop()
 
     def _is_at(self, ends: Mapping[int, int]) -> bool:
         """Whether all that this member owns was read; not before it has its first partitions, if it is to have any."""
@@ -412,9 +423,8 @@ class ConsumerGroup(Generic[K, V]):
         self._given_up |= revoked & self._share.uncommitted(member).keys()
         for log_id in revoked:
             self._share.drop(log_id)
-        held = member.hand.held() if member.hand is not None else None
-        if member.hand is not None and held is not None and held[0] in revoked:
-            member.hand.drop()
+        if member.hand is not None:
+            member.hand.let_go(revoked)
         member.release(revoked)
 
     def _gain(self, member: Membership, gained: frozenset[int]) -> None:
@@ -439,12 +449,11 @@ class ConsumerGroup(Generic[K, V]):
     # Offsets
 
     def _commit_confirmed(self) -> None:
+        """Commit how far each partition came."""
         member = self._entered()
-        if not self.settings["enable_auto_commit"] or self._in_transaction:
-            return
-        offsets = self._share.uncommitted(member)
+        offsets = self._share.uncommitted(member) if self.settings["enable_auto_commit"] else None
         if offsets:
-            member.commit(offsets)
+            member.commit_confirmed(offsets)
 
     def commit(
         self,
@@ -520,9 +529,8 @@ class ConsumerGroup(Generic[K, V]):
             if self._run is not None and self._run.log_id == log_id:
                 self._run.cut()
                 self._run = None
-            held = member.hand.held() if member.hand is not None else None
-            if member.hand is not None and held is not None and held[0] == log_id:
-                member.hand.drop()
+            if member.hand is not None:
+                member.hand.let_go({log_id})
             self._share.go_to(log_id, wanted)
             member.moved(log_id)
 

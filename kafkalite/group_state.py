@@ -115,11 +115,10 @@ class Loaded:
 
     group: Group
     topics: Topics
+    transaction: lmdb.Transaction
     raw: dict[bytes, bytes] = field(default_factory=dict)
     met: dict[bytes, TopicMetadata] = field(default_factory=dict)
     """The topics that the group met, by id, as they were then."""
-    number: int = 0
-    """LMDB's number of the transaction: of one that writes, greater than that of any committed before."""
 
     def changes(self) -> list[KeyedRecord]:
         """The records that are different by now."""
@@ -198,7 +197,7 @@ def load(transaction: lmdb.Transaction, catalogue_epoch: int, group_id: str, pag
                 case ConsumerGroupCurrentMemberAssignment(member_id=member_id) if member_id in members:
                     _owns(members[member_id], record, topics)
     group = Group.load(group_id, epoch, target_epoch, members.values(), target, clock.boot_ms())
-    return Loaded(group, topics, raw, met, transaction.id())
+    return Loaded(group, topics, transaction, raw, met)
 
 
 def _owns(member: Member, record: ConsumerGroupCurrentMemberAssignment, topics: Topics) -> None:

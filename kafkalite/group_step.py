@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kafkalite import clock
-from kafkalite.coordinator.group import NONE, Event, Gone, Group, Owns
-from kafkalite.group_state import Loaded, keep_deadlines
+from kafkalite.coordinator.group import NONE, Event, Gone, Group, Owns, Partitions
+from kafkalite.coordinator.records import OffsetCommits
+from kafkalite.group_state import Loaded, committed, keep_deadlines
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.internal import KeyedRecord
 from kafkalite.storage.page import SharedPage
@@ -51,9 +52,10 @@ class Stepped:
 
 
 def step(loaded: Loaded, events: Sequence[Event], page: SharedPage, place: int) -> Stepped:
-    """Step a group, under WRITE. Raises `GroupError`."""
+    """Step a group, under WRITE; what a member had confirmed is committed with its end. Raises `GroupError`."""
     group, now = loaded.group, clock.boot_ms()
     hands = {name: hand for name in group.members if (hand := hand_of(page, name)) is not None}
+    owned = {name: group.members[name].owned for name in hands}
     _bury(group, hands, page, now)
     for event in events:
         group.step(event, now)
@@ -61,10 +63,11 @@ def step(loaded: Loaded, events: Sequence[Event], page: SharedPage, place: int) 
     if group.changed:
         stepped.is_changed = True
         # One more than it was in any case: a transaction that fails leaves its number to the next one.
-        page.epochs[place] = max(page.epochs[place] + 1, loaded.number)
+        page.epochs[place] = max(page.epochs[place] + 1, loaded.transaction.id())
         fence()
-        _move_idle(group, page, now)
-        stepped.records = loaded.changes()
+        ended = [name for name in hands if name not in group.members or group.members[name].is_away]
+        kept = [record for name in ended for record in confirmed(loaded, hands[name], owned[name])]
+        stepped.records = [*kept, *_move_idle(loaded, page, now), *loaded.changes()]
     there = group.members.items()
     stepped.away = [hands[name] for name, member in there if member.is_away and name in hands]
     keep_deadlines(group, page)
@@ -83,8 +86,12 @@ def _bury(group: Group, hands: Mapping[str, Hand], page: SharedPage, now: int) -
                 adopt_hand(page, member.member_id, member.session_timeout_ms)
 
 
-def _move_idle(group: Group, page: SharedPage, now: int) -> None:
-    """Take partitions from members that have nothing of them in hand, and nobody to be called."""
+def _move_idle(loaded: Loaded, page: SharedPage, now: int) -> list[KeyedRecord]:
+    """Take partitions from members that have nothing of them in hand, and nobody to be called.
+
+    Returns the commits of what had been put aside of them.
+    """
+    group, records = loaded.group, list[KeyedRecord]()
     for member in list(group.members.values()):
         hand = hand_of(page, member.member_id) if member.revoking else None
         if hand is None or not hand.words[FLAGS] & PASSIVE:
@@ -92,7 +99,25 @@ def _move_idle(group: Group, page: SharedPage, now: int) -> None:
         held = hand.held()
         kept = member.revoking & {held[0]} if held else NONE
         if kept != member.revoking:
+            records += confirmed(loaded, hand, member.revoking - kept)
             group.step(Owns(member.member_id, member.epoch, member.assigned | kept), now)
+    return records
+
+
+def confirmed(loaded: Loaded, hand: Hand, logs: Partitions) -> list[KeyedRecord]:
+    """The commits of what a member had confirmed of these partitions and not committed; under WRITE."""
+    group_id, records = loaded.group.group_id, list[KeyedRecord]()
+    for log_id, offset in hand.confirmed().items():
+        owner = loaded.topics.owner(log_id) if log_id in logs else None
+        if owner is None:
+            continue
+        topic, number = owner
+        before = committed(loaded.transaction, group_id, topic.name, number)
+        if before is None or before.topic_id != topic.topic_id or before.offset < offset:
+            encoder = OffsetCommits(group_id)
+            value = encoder.value(offset, clock.now_ms(), topic_id=topic.topic_id)
+            records.append((encoder.key(topic.name, number), value))
+    return records
 
 
 def resolved(engine: Engine, names: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:

@@ -7,22 +7,21 @@ noticed within a round. A keeper that ran late itself judges nobody.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import lmdb
 
 from kafkalite import clock
 from kafkalite.coordinator.group import Fence, Gone
-from kafkalite.coordinator.records import OffsetCommits
 from kafkalite.errors import FencedMemberError, KafkaliteError
-from kafkalite.group_state import Loaded, committed, load, members_of
+from kafkalite.group_state import load, members_of
 from kafkalite.group_step import Stepped, step
 from kafkalite.membership import Membership
 from kafkalite.storage import internal, keeper
 from kafkalite.storage.commit import Append
 from kafkalite.storage.engine import Engine
-from kafkalite.storage.index import Positions, read_positions
+from kafkalite.storage.index import read_positions
 from kafkalite.storage.internal import OFFSETS_LOG, KeyedRecord
 from kafkalite.storage.slots import FLAGS, OFFSET, POLLED, Hand, epoch_place, free_hands
 
@@ -111,7 +110,8 @@ class Members:
             self._look(member)
         if member.deadline_ms is not None and member.deadline_ms <= now:
             member.tick(is_late=is_late)
-        if member.settings["enable_auto_commit"] and now >= self._commits_at.get(hand.number, 0):
+        is_due = member.is_waiting or now >= self._commits_at.get(hand.number, 0)
+        if member.settings["enable_auto_commit"] and is_due:
             self._commits_at[hand.number] = now + member.settings["auto_commit_interval_ms"]
             member.commit_held()
 
@@ -180,10 +180,11 @@ class Members:
             records: list[KeyedRecord] = []
             page = self.engine.wakeup.page
             for group_id, found in members_of(transaction, page, process).items():
-                events = [(hand, event) for name, hand in found if (event := event_of(name, hand)) is not None]
+                events = [event for name, hand in found if (event := event_of(name, hand)) is not None]
                 if events:
-                    confirmed, stepped = self._removed(transaction, positions, group_id, events)
-                    records += [*confirmed, *stepped.records]
+                    loaded = load(transaction, positions.catalogue, group_id, page)
+                    stepped = step(loaded, events, page, epoch_place(group_id))
+                    records += stepped.records
                     all_stepped.append(stepped)
                     groups.add(group_id)
             return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
@@ -198,38 +199,6 @@ class Members:
         self.engine.wakeup.poke(map(epoch_place, groups))
         for member in {member.group_id: member for member in self._members if member.group_id in groups}.values():
             member.look()
-
-    def _removed(
-        self,
-        transaction: lmdb.Transaction,
-        positions: Positions,
-        group_id: str,
-        events: Sequence[tuple[Hand, Removal]],
-    ) -> tuple[list[KeyedRecord], Stepped]:
-        """What removing members of a group comes to: what they had confirmed, and the group after it."""
-        page = self.engine.wakeup.page
-        loaded = load(transaction, positions.catalogue, group_id, page)
-        confirmed = [
-            record
-            for hand, event in events
-            if (record := self._confirmed(transaction, loaded, hand, event.member_id)) is not None
-        ]
-        return confirmed, step(loaded, [event for _, event in events], page, epoch_place(group_id))
-
-    @staticmethod
-    def _confirmed(transaction: lmdb.Transaction, loaded: Loaded, hand: Hand, member_id: str) -> KeyedRecord | None:
-        """The commit of what a member had confirmed and not committed."""
-        held = hand.held()
-        member = loaded.group.members.get(member_id)
-        owner = loaded.topics.owner(held[0]) if held else None
-        if held is None or owner is None or member is None or held[0] not in member.owned:
-            return None
-        topic, number = owner
-        before = committed(transaction, loaded.group.group_id, topic.name, number)
-        if before is not None and before.topic_id == topic.topic_id and before.offset >= held[1]:
-            return None
-        encoder = OffsetCommits(loaded.group.group_id)
-        return encoder.key(topic.name, number), encoder.value(held[1], clock.now_ms(), topic_id=topic.topic_id)
 
 
 _making = threading.Lock()

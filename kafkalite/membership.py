@@ -371,24 +371,38 @@ class Membership:
         check_offsets(offsets.values())
         self._commit(lambda: offsets, metadata)
 
+    def commit_confirmed(self, offsets: Offsets) -> None:
+        """Commit those of the offsets that are this member's; a step that took the others away has committed them.
+
+        Raises `FencedMemberError` when it is no member.
+        """
+        self._commit(lambda: offsets, only_mine=True)
+
     def commit_held(self) -> None:
         """The keeper's: commit what was confirmed, when it went on since."""
 
         def wanted() -> Offsets:
-            held = self.hand.held() if self.hand is not None else None
-            if held is None or held[0] not in self.owned or held[1] <= self._committed.get(held[0], -1):
-                return {}
-            return dict([held])
+            confirmed = self.hand.confirmed() if self.hand is not None else {}
+            return {
+                log_id: offset
+                for log_id, offset in confirmed.items()
+                if log_id in self.owned and offset > self._committed.get(log_id, -1)
+            }
 
         if wanted():
-            self._commit(wanted, None)
+            self._commit(wanted, only_mine=True)
 
-    def _commit(self, wanted: Callable[[], Offsets], metadata: Mapping[int, str] | None) -> None:
+    def _commit(
+        self, wanted: Callable[[], Offsets], metadata: Mapping[int, str] | None = None, *, only_mine: bool = False
+    ) -> None:
         """Commit what `wanted` says under WRITE: of two threads the later one never takes an offset back."""
         given: dict[int, int] = {}
 
         def decide(transaction: lmdb.Transaction) -> list[Append]:
             given.update(wanted())
+            if only_mine:
+                for log_id in self._foreign(transaction, self._topics(transaction), given):
+                    del given[log_id]
             records = self.offset_records(transaction, given, metadata) if given else []
             self.noted(given)
             return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
@@ -407,26 +421,33 @@ class Membership:
         if self.hand is not None and held is not None and held[1] < offsets.get(held[0], 0):
             self.hand.words[OFFSET] = offsets[held[0]]
 
-    def _refuse_foreign(self, transaction: lmdb.Transaction, topics: Topics, offsets: Offsets) -> None:
-        """Raise `FencedMemberError` unless the member exists and owns all these logs; under WRITE."""
+    @staticmethod
+    def _topics(transaction: lmdb.Transaction) -> Topics:
+        return Topics(transaction, read_positions(transaction).catalogue)
+
+    def _foreign(self, transaction: lmdb.Transaction, topics: Topics, offsets: Offsets) -> list[int]:
+        """Which of these logs the member does not own; under WRITE. Raises `FencedMemberError` when it is no member."""
         raw = internal.state(transaction, OFFSETS_LOG, self._key)
         if raw is not None and raw == self._valid and offsets.keys() <= self._valid_logs:
-            return
+            return []
         found = self._as_recorded(raw, topics)
         if found is None:
             raise FencedMemberError(
                 f"{self.member_id} is no longer a member of group {self.group_id!r}: its records are others' now; "
                 "iterating joins again"
             )
-        owned = found[1]
-        foreign = sorted(offsets.keys() - owned)
+        self._valid, self._valid_logs = raw or b"", found[1]
+        return sorted(offsets.keys() - found[1])
+
+    def _refuse_foreign(self, transaction: lmdb.Transaction, topics: Topics, offsets: Offsets) -> None:
+        """Raise `FencedMemberError` unless the member exists and owns all these logs; under WRITE."""
+        foreign = self._foreign(transaction, topics, offsets)
         if foreign:
             names = [f"{topic.name}-{number}" for topic, number in filter(None, map(topics.owner, foreign))]
             raise FencedMemberError(
                 f"{', '.join(names) or foreign} of group {self.group_id!r} is not, or no longer, this member's: "
                 "nothing was committed"
             )
-        self._valid, self._valid_logs = raw or b"", owned
 
     def _as_recorded(self, raw: bytes | None, topics: Topics) -> tuple[int, Partitions] | None:
         """The epoch at which the group has this member, and what it owns there; None when it is no member."""
@@ -464,7 +485,7 @@ class Membership:
         self, transaction: lmdb.Transaction, offsets: Offsets, metadata: Mapping[int, str] | None = None
     ) -> list[KeyedRecord]:
         """Records that commit offsets, alone or with something else; under WRITE. Raises `FencedMemberError`."""
-        topics = Topics(transaction, read_positions(transaction).catalogue)
+        topics = self._topics(transaction)
         self._refuse_foreign(transaction, topics, offsets)
         return self._offset_records(topics, offsets, metadata)
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from kafkalite.storage import locks
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.slots import Slots
 from tests.conftest import OpenStore
-from tests.group_kit import Group, Store, filled, until
+from tests.group_kit import SECOND, Group, Store, filled, next_offset, until
 
 
 class Other:
@@ -213,3 +214,65 @@ def test_a_look_keeps_the_deadline_and_is_owed_until_it_succeeds(
     with pytest.raises(ZeroDivisionError):
         member.look()
     assert member.owes_look
+
+
+@pytest.mark.parametrize("partitions", [9, 12])
+def test_going_from_partition_to_partition_waits_for_nobody_while_there_is_room(
+    tmp_path: Path, open_store: OpenStore, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "s.klite", durability="none")
+    with store.consumer_group("g", filled(store, 2, partitions=partitions)) as group:
+        member, commits = member_of(group), []
+        monkeypatch.setattr(member, "commit_held", lambda: None)  # the keeper's would make room
+        sound = group._commit_confirmed
+        monkeypatch.setattr(group, "_commit_confirmed", lambda: commits.append(len(turns)) or sound())
+        turns: list[int] = []
+        for _ in range(partitions):
+            turns += [len(group.poll(timeout=0))]
+        assert turns == [2] * partitions
+        assert commits == ([9] if partitions > 9 else [])
+        assert group.poll(timeout=0) == []
+    for partition in range(partitions):
+        assert next_offset(store, at=TopicPartition("t", partition)) == 2
+
+
+def test_what_was_put_aside_is_committed_when_its_partition_is_taken_away(pair: tuple[Store, Group, Group]) -> None:
+    """By the step that takes it: the member itself does nothing meanwhile."""
+    store, stays, other = pair
+    other.close()
+    until(lambda: moved(stays) or len(stays.assignment) == 2, "it has both")
+    for partition in range(2):
+        stays.seek(TopicPartition("t", partition), 50)
+    ends = {}
+    while (batch := stays.poll(7, timeout=0))[0].partition != 0 or len(ends) < 1:
+        ends[batch[0].partition] = batch[-1].offset + 1
+    with store.consumer_group("g", "t") as third:
+        third.poll(1, timeout=0)
+        assert third.assignment == [SECOND]
+        assert next_offset(store, at=SECOND) == ends[1]
+
+
+def test_what_was_put_aside_is_committed_by_the_keeper_while_the_member_waits(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    store = open_store(tmp_path / "s.klite", durability="none")
+    with store.consumer_group("g", filled(store, 3), auto_commit_interval_ms=3_600_000) as group:
+        records = iter(group)
+        waiting = threading.Thread(target=lambda: list(records))
+        waiting.start()
+        until(lambda: next_offset(store) == 3, "all is committed")
+        group.stop()
+        waiting.join()
+
+
+def test_what_a_removed_member_had_put_aside_is_committed_with_its_end(pair: tuple[Store, Group, Group]) -> None:
+    store, stays, other = pair
+    other.close()
+    until(lambda: moved(stays) or len(stays.assignment) == 2, "it has both")
+    for partition in range(2):
+        stays.seek(TopicPartition("t", partition), 50)
+    handed_out = [(batch[0].partition, batch[-1].offset) for batch in (stays.poll(7, timeout=0) for _ in range(2))]
+    member_of(stays).remove("the test says so")
+    (first, last), (second, _) = handed_out
+    assert next_offset(store, at=TopicPartition("t", first)) == last + 1
+    assert next_offset(store, at=TopicPartition("t", second)) == 50

@@ -14,7 +14,7 @@ Little-endian, written without locks, each field by one store of at most eight b
    20480  4096  its pid, 4 bytes each
    24576  8192  group epochs: 8 bytes each, by a hash of the group's name: raised with every change of such a group,
                 at least to the number of LMDB's transaction
-   32768 128 K  hands: 64 bytes each, what a member of a group has in hand (`slots`)
+   32768 384 K  hands: 192 bytes each, what a member of a group has in hand (`slots`)
 
 Made by the opener that is alone, who also empties `run/`. All are hints but the last flush's success: a process that
 is killed leaves it here, and after a power cut the whole journal is verified.
@@ -33,7 +33,7 @@ LOCKS: Final = 7
 SLOTS: Final = 1024
 GROUPS: Final = 1024
 HANDS: Final = 2048
-HAND_WORDS: Final = 8
+HAND_WORDS: Final = 24
 _INCARNATIONS: Final = 4096
 _STAMPS: Final = _INCARNATIONS + 8 * SLOTS
 _PIDS: Final = _STAMPS + 8 * SLOTS

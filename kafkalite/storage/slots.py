@@ -4,7 +4,7 @@ A process takes one of 1,024 *slots* before its first member registers: it locks
 for life, and writes a random incarnation into the shared page. The lock, tested without being taken, is its liveness;
 a pid is never trusted, a number that comes back is told apart by the incarnation.
 
-A *hand* is a member's place in the shared page, eight words:
+A *hand* is a member's place in the shared page, 24 words:
 
     0  token         random, in the member's id as well; 0: the hand is free
     1  incarnation   of the member's process; 0 when it has ended, or the member is away
@@ -14,9 +14,12 @@ A *hand* is a member's place in the shared page, eight words:
     5  offset        of the record in hand there: all before it were confirmed
     6  polled        when records were last asked for, ms since boot
     7  deadline      of the member in its group, ms since boot; 0: none
+    8  log id        of a partition that was put aside, 0: none; and the offset before which all of it was confirmed;
+    9  offset        eight such pairs
 
 Each word is written by one store, so that SIGKILL finds it old or new. A member that begins with another partition
-drops `HOLDS`, writes 4 and 5, and takes it up again; what it had confirmed before was committed by then.
+puts the one that it has in hand aside, drops `HOLDS`, writes 4 and 5, and takes it up again: so nobody waits for WRITE
+between two partitions. What was put aside may be committed by now; an offset is never taken back to it.
 
 A hand is free again when its member's process says so, or has ended: who was removed by others may still be writing
 into it, and what is written into a hand is committed. Until then it is *retired*. Nothing that counts is written here
@@ -26,6 +29,7 @@ All of it is volatile: it lies in a page that is made anew when nobody has the s
 """
 
 import threading
+from collections.abc import Callable, Collection
 from typing import Final
 
 from kafkalite import clock, disk
@@ -34,7 +38,8 @@ from kafkalite.records.checksum import hash64
 from kafkalite.storage.locks import FIRST_BYTE, FIRST_SLOT
 from kafkalite.storage.page import GROUPS, HAND_WORDS, HANDS, SLOTS, SharedPage
 
-TOKEN, INCARNATION, SLOT, FLAGS, LOG, OFFSET, POLLED, DEADLINE = range(HAND_WORDS)
+TOKEN, INCARNATION, SLOT, FLAGS, LOG, OFFSET, POLLED, DEADLINE, ASIDE = range(9)
+_PAIRS: Final = range(ASIDE, HAND_WORDS, 2)
 HOLDS: Final = 1
 PASSIVE: Final = 2
 SLOT_MASK: Final = 0xFFFF
@@ -153,6 +158,43 @@ class Hand:
         flags, log_id, offset = self.words[FLAGS : OFFSET + 1].tolist()  # at once: the keeper reads it as well
         return (log_id, offset) if flags & HOLDS else None
 
+    def put_aside(self, log_id: int, offset: int) -> bool:
+        """All of that log before that offset was confirmed, and is to be committed; False when there is no room."""
+        words = self.words
+        logs = words[ASIDE:HAND_WORDS:2].tolist()
+        place = logs.index(log_id) if log_id in logs else logs.index(0) if 0 in logs else None
+        if place is None:
+            return False
+        words[ASIDE + 2 * place + 1] = offset
+        words[ASIDE + 2 * place] = log_id
+        return True
+
+    def forget(self, is_over: Callable[[int, int], bool]) -> None:
+        """Of what was put aside, make room of what is over: it is asked by log id and offset."""
+        for at in _PAIRS:
+            if self.words[at] and is_over(self.words[at], self.words[at + 1]):
+                self.words[at] = 0
+
+    def let_go(self, logs: Collection[int]) -> None:
+        """Nothing of these logs is in hand or put aside."""
+        held = self.held()
+        if held is not None and held[0] in logs:
+            self.drop()
+        self.forget(lambda log_id, _: log_id in logs)
+
+    def empty(self) -> None:
+        """Nothing is put aside."""
+        for at in _PAIRS:
+            self.words[at] = 0
+
+    def confirmed(self) -> dict[int, int]:
+        """The offsets before which all was confirmed, by log id: of what is in hand, and of what was put aside."""
+        words = self.words.tolist()  # at once: the keeper reads it as well
+        found = {words[at]: words[at + 1] for at in _PAIRS if words[at]}
+        if words[FLAGS] & HOLDS:
+            found[words[LOG]] = max(words[OFFSET], found.get(words[LOG], 0))
+        return found
+
     def retire(self, slots: Slots) -> None:
         """The group has removed the member: its process is to free the hand, if it still lives."""
         if self.words[TOKEN] != self.token:
@@ -165,6 +207,7 @@ class Hand:
     def leave(self) -> None:
         """The member is away: nobody writes here until another takes its place."""
         self.drop()
+        self.empty()
         self.words[INCARNATION] = 0
 
     def free(self) -> None:
@@ -187,6 +230,7 @@ def take_hand(slots: Slots, token: int, session_timeout_ms: int, *, is_passive: 
             words[FLAGS] = PASSIVE if is_passive else 0
             words[POLLED] = clock.boot_ms()
             words[DEADLINE] = 0
+            hand.empty()
             words[TOKEN] = token
             return hand
     raise StoreBusyError(f"the groups of this store have {HANDS} members, which is all it can have: end some")

@@ -155,6 +155,48 @@ def test_what_is_in_hand_is_seen_by_others(processes: tuple[Process, Process]) -
     one.die()
 
 
+def test_what_was_put_aside_is_seen_by_others_with_what_is_in_hand(processes: tuple[Process, Process]) -> None:
+    one, other = processes
+    hand = taken(one)
+    seen = hand_of(other.page, f"any-client-{hand.name}")
+    assert seen is not None
+    assert seen.confirmed() == {}
+    hand.hold(17, 5)
+    assert hand.put_aside(17, 9)
+    assert seen.confirmed() == {17: 9}  # before the hand was dropped: the later one
+    hand.drop()
+    hand.hold(18, 1)
+    assert seen.confirmed() == {17: 9, 18: 1}
+    hand.hold(17, 12)
+    assert seen.confirmed() == {17: 12}
+    assert hand.put_aside(17, 13)
+    hand.let_go({17})
+    assert seen.held() is None
+    assert seen.confirmed() == {}
+    one.die()
+
+
+def test_a_hand_has_room_for_eight_and_makes_room_of_what_is_over(processes: tuple[Process, Process]) -> None:
+    one, _ = processes
+    hand = taken(one)
+    for log_id in range(16, 24):
+        assert hand.put_aside(log_id, log_id)
+    assert not hand.put_aside(24, 1)
+    assert hand.put_aside(20, 99)
+    hand.forget(lambda log_id, offset: log_id < 18 or offset == 99)
+    assert sorted(hand.confirmed()) == [18, 19, 21, 22, 23]
+    assert hand.put_aside(24, 1)
+    assert hand.confirmed()[24] == 1
+    hand.free()
+    again = taken(one)
+    assert again.number == hand.number
+    assert again.confirmed() == {}
+    assert again.put_aside(16, 1)
+    again.leave()
+    assert again.confirmed() == {}
+    one.die()
+
+
 @pytest.mark.parametrize("timeout_ms", [1, 45_000, 2**31, 2**62])
 @pytest.mark.parametrize("is_passive", [True, False])
 def test_timeout_and_flags_do_not_disturb_each_other(
