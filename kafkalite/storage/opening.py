@@ -38,7 +38,7 @@ from kafkalite.storage import catalogue, frame, index, recovery, segment, superb
 from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
-from kafkalite.storage.page import LONG_AGO, SharedPage, is_flush_over
+from kafkalite.storage.page import LONG_AGO, SharedPage, left_behind
 from kafkalite.storage.place import SUPERBLOCK_NAME, Place
 from kafkalite.storage.recovery import End
 from kafkalite.storage.segment import Header
@@ -138,9 +138,10 @@ def _open_locked(place: Place, fd: int, locks: Locks, settings: Mapping[str, Any
             if settings is None:
                 raise StoreNotFoundError(f"the store at {place.path} was never finished: open it with create=True")
             found = _create(place, fd, settings)
-        page = _new_page(place, is_clean=found.state is State.SEALED)
+        is_known = is_trusted(place, fd, found)
+        page = _new_page(place, goes_on=is_known and found.state is not State.SEALED)
         locks.attach(page)
-        opened = _reopen(place, fd, found)
+        opened = _reopen(place, fd, found if is_known else _rebuild(place, found))
         environment = Index(place.index)
         environment.env.reader_check()
     except BaseException:
@@ -197,15 +198,17 @@ def _join(place: Place, fd: int, locks: Locks, found: Superblock | None) -> Open
     )
 
 
-def _new_page(place: Place, *, is_clean: bool) -> SharedPage:
-    """A fresh page in an empty `run/`. Of a store that was not closed the old one says whether its last flush ended."""
-    is_suspect = not is_clean and not is_flush_over(place.run)
+def _new_page(place: Place, *, goes_on: bool) -> SharedPage:
+    """A page in an empty `run/`; where the machine `goes_on` it says what those have left who were killed."""
+    left = left_behind(place.run) if goes_on else b""
     shutil.rmtree(place.run, ignore_errors=True)
     disk.make_directory(place.run, 0o700)
-    fresh = SharedPage(place.run)
-    if is_suspect:
-        fresh.set_flush_due(LONG_AGO)
-    return fresh
+    if left:
+        return SharedPage(place.run, left)
+    page = SharedPage(place.run)
+    if goes_on:
+        page.set_flush_due(LONG_AGO)  # the last flush may have failed unheard
+    return page
 
 
 def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superblock:
@@ -317,9 +320,7 @@ def _remove_index(place: Place) -> None:
 
 
 def _reopen(place: Place, fd: int, found: Superblock) -> Superblock:
-    """Alone: trust the index or rebuild it, and mark the store open. Returns the superblock written."""
-    if not is_trusted(place, fd, found):
-        found = _rebuild(place, found)
+    """Alone, with an index that is trusted: mark the store open. Returns the superblock written."""
     opened = _here(place, fd, found)
     superblock.write(fd, opened)
     if found.state is State.SEALED:  # the other slot's seal, were this slot damaged, would cut off all that comes now

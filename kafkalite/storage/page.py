@@ -16,8 +16,9 @@ Little-endian, written without locks, each field by one store of at most eight b
                 at least to the number of LMDB's transaction
    32768 384 K  hands: 192 bytes each, what a member of a group has in hand (`slots`)
 
-Made by the opener that is alone, who also empties `run/`. All are hints but the last flush's success: a process that
-is killed leaves it here, and after a power cut the whole journal is verified.
+Made by the opener that is alone, who also empties `run/`; out of what was left there when all processes were killed and
+the machine went on: then the last flush may have failed unheard, and what members had confirmed is to be committed.
+After a power cut it says nothing.
 """
 
 import contextlib
@@ -53,13 +54,13 @@ ARMED_MASK: Final = 0xFF
 class SharedPage:
     """The map, or private memory of the same size where there can be no map."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, contents: bytes = bytes(SIZE)) -> None:
         self._map: disk.Map | bytearray = bytearray(SIZE)
         if directory is not None:
             fd = disk.open_file(directory / FILE_NAME, write=True, create=True)
             try:
                 if disk.file_size(fd) < SIZE:
-                    disk.write(fd, [bytes(SIZE)], 0, SIZE)
+                    disk.write(fd, [contents], 0, SIZE)
                 self._map = disk.map_shared(fd, SIZE)
             finally:
                 disk.close(fd)
@@ -135,13 +136,14 @@ class SharedPage:
                 self._map.close()
 
 
-def is_flush_over(directory: Path) -> bool:
-    """What the page of a store that nobody has open says of its last flush; False when it says nothing."""
+def left_behind(directory: Path) -> bytes:
+    """The page as processes that were killed have left it; empty when there is no whole one."""
     try:
         fd = disk.open_file(directory / FILE_NAME, write=False)
     except OSError:
-        return False
+        return b""
     try:
-        return disk.read(fd, 8, _PUBLISHED + 8) == bytes(8)
+        found = disk.read(fd, SIZE + 1, 0)
     finally:
         disk.close(fd)
+    return found if len(found) == SIZE else b""

@@ -25,7 +25,8 @@ A hand is free again when its member's process says so, or has ended: who was re
 into it, and what is written into a hand is committed. Until then it is *retired*. Nothing that counts is written here
 before the transaction that it goes with is committed.
 
-All of it is volatile: it lies in a page that is made anew when nobody has the store open, and then nobody lives.
+All of it is volatile: it outlives processes that are killed, all of them too, but neither the store's closing nor a
+power cut.
 """
 
 import threading

@@ -387,6 +387,26 @@ def test_a_hundred_members_are_killed(fork: Fork, board: Board, scratch: Path) -
     show_takeovers(takeovers(fork, board, scratch, 100))
 
 
+def test_a_lone_process_that_is_killed_repeats_the_record_in_hand(fork: Fork, board: Board, scratch: Path) -> None:
+    """Nobody lives to commit what it had confirmed: that is done by who opens the store next."""
+    path, log = scratch / "store", scratch / "handled"
+    make(path)
+    with kafkalite.connect(path) as store:
+        for partition in range(PARTITIONS):
+            store.topic("t").append_many([b"x"] * 100, partition=partition)
+    settings = {"auto_commit_interval_ms": 3_600_000}
+    for number, enough in enumerate((50, 250, 600)):
+        victim = fork(consume, path, log, number, board, settings)
+        until(lambda enough=enough: len(handled(log)) > enough, "some more are handled")
+        victim.kill()
+    with kafkalite.connect(path) as store, store.consumer_group("g", "t") as group, AckFile(log) as notes:
+        for record in group.records(until="end"):
+            notes.append(99, record.partition, record.offset, now_us())
+        assert store.check().ok
+    repeats = assert_all_handled(handled(log), dict.fromkeys(range(PARTITIONS), 100), deaths=3)
+    print(f"{repeats.total() - 100 * PARTITIONS} repeats of 3 deaths")
+
+
 def hang_in(path: Path, log: Path, board: Board, number: int, settings: dict[str, Any]) -> list[int]:
     """A member that begins a record each 10 ms."""
     seen: list[int] = []
