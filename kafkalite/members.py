@@ -118,7 +118,7 @@ class Members:
     def _look(self, member: Membership) -> None:
         """Look at a member's group, for all of this process's members of it that owe it."""
         member.look()
-        for other in self._members:
+        for other in list(self._members):
             if other.owes_look and other.group_id == member.group_id:
                 other.deadline_ms, other.owes_look = member.deadline_ms, False
 

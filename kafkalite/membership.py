@@ -372,7 +372,7 @@ class Membership:
         self._commit(lambda: offsets, metadata)
 
     def commit_confirmed(self, offsets: Offsets) -> None:
-        """Commit those of the offsets that are this member's; a step that took the others away has committed them.
+        """Commit those of the offsets that are this member's; a step that took others away has committed them.
 
         Raises `FencedMemberError` when it is no member.
         """
@@ -401,7 +401,7 @@ class Membership:
         def decide(transaction: lmdb.Transaction) -> list[Append]:
             given.update(wanted())
             if only_mine:
-                for log_id in self._foreign(transaction, self._topics(transaction), given):
+                for log_id in self._superseded(transaction, given):
                     del given[log_id]
             records = self.offset_records(transaction, given, metadata) if given else []
             self.noted(given)
@@ -420,6 +420,17 @@ class Membership:
         held = self.hand.held() if self.hand is not None else None
         if self.hand is not None and held is not None and held[1] < offsets.get(held[0], 0):
             self.hand.words[OFFSET] = offsets[held[0]]
+
+    def _superseded(self, transaction: lmdb.Transaction, offsets: Offsets) -> set[int]:
+        """Of which logs others have committed, or may: it is another's, or was, and has come back further on."""
+        topics = self._topics(transaction)
+        found = set(self._foreign(transaction, topics, offsets))
+        for log_id in (offsets.keys() & self._committed.keys()) - found:  # not where the user moved
+            owner = topics.owner(log_id)
+            there = committed(transaction, self.group_id, owner[0].name, owner[1]) if owner is not None else None
+            if owner and there and there.topic_id == owner[0].topic_id and there.offset > offsets[log_id]:
+                found.add(log_id)
+        return found
 
     @staticmethod
     def _topics(transaction: lmdb.Transaction) -> Topics:

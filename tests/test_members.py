@@ -276,3 +276,22 @@ def test_what_a_removed_member_had_put_aside_is_committed_with_its_end(pair: tup
     (first, last), (second, _) = handed_out
     assert next_offset(store, at=TopicPartition("t", first)) == last + 1
     assert next_offset(store, at=TopicPartition("t", second)) == 50
+
+
+def test_what_was_put_aside_takes_back_no_offset_of_a_partition_that_was_away_meanwhile(
+    pair: tuple[Store, Group, Group],
+) -> None:
+    """Another took it, committed, and left, all while this member was busy with the record in its hand."""
+    store, stays, other = pair
+    other.close()
+    until(lambda: moved(stays) or len(stays.assignment) == 2, "it has both")
+    seen = set()
+    while (partition := stays.poll(7, timeout=0)[0].partition) != 0 or len(seen) < 1:
+        seen.add(partition)
+    with store.consumer_group("g", "t") as third:
+        third.poll(1, timeout=0)
+        third.commit({SECOND: 90})
+    member_of(stays).commit_held()
+    assert next_offset(store, at=SECOND) == 90
+    rest = [record.offset for record in stays.records(until="end") if record.partition == 1]
+    assert rest == list(range(90, 100))
