@@ -250,7 +250,8 @@ class Committer:
         """See where the journal stands, and take notice of what other processes did since we last looked."""
         positions = index.read_positions(transaction)
         if self._group.position != positions.tail or len(self._ends) >= CACHED_LOGS:
-            self._forget()
+            self._ends.clear()
+            self._producers.clear()
         if positions.flush_failed:
             raise flush_failed(positions)
         if positions.catalogue != self._settings_epoch:

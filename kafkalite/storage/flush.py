@@ -125,14 +125,15 @@ class Flusher:
 
     def _is_published(self, end: int) -> bool:
         """Whether everything before `end` is durable and visible; raises when it never will be."""
-        positions = self._index.last_positions()
-        if positions is None:
-            positions = self._index.positions()
-        elif positions.durable < end:
+        try:
+            return _is_durable(self._index.positions(), end)
+        except ClosedError as error:
+            last = self._index.last_positions()
+            if last is not None and _is_durable(last, end):
+                return True
             raise ClosedError(
                 "the store was closed while the commit waited for its flush: it may be lost in a power cut"
-            )
-        return _is_durable(positions, end)
+            ) from error
 
     def _lead(self, end: int, deadline: Deadline) -> None:
         """One flush, holding FLUSH, unless `end` was durable by then."""

@@ -179,8 +179,11 @@ class Index:
 
     def positions(self) -> Positions:
         """Where the journal stands; raises `ClosedError`."""
-        with self.snapshot() as transaction:
-            return read_positions(transaction)
+        with self.gate:  # as `snapshot`, which costs more than the look
+            if not self.is_closed:
+                with self.begin() as transaction:
+                    return read_positions(transaction)
+        raise self._closed()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[lmdb.Transaction]:
@@ -196,9 +199,12 @@ class Index:
         """A read transaction, to be short: the index keeps every page that one may still see."""
         with self.gate:
             if self.is_closed:
-                raise ClosedError(f"the store of {self.path} was closed meanwhile: open it again")
+                raise self._closed()
             with self.begin() as transaction:
                 yield transaction
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"the store of {self.path} was closed meanwhile: open it again")
 
     def sync(self) -> None:
         self.env.sync(True)
