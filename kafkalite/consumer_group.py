@@ -412,6 +412,7 @@ class ConsumerGroup(Generic[K, V]):
             self._gain(member, gained)
         if member.epoch != epoch:
             self._share.catch_up(member)
+        member.gone_along = member.epoch
         self._is_synced = True
 
     def _give_up(self, member: Membership, revoked: frozenset[int]) -> None:
@@ -451,8 +452,7 @@ class ConsumerGroup(Generic[K, V]):
     def _commit_confirmed(self) -> None:
         """Commit how far each partition came."""
         member = self._entered()
-        offsets = self._share.uncommitted(member) if self.settings["enable_auto_commit"] else None
-        if offsets:
+        if self.settings["enable_auto_commit"] and (offsets := self._share.uncommitted(member)):
             member.commit_confirmed(offsets)
 
     def commit(

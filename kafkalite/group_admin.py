@@ -15,7 +15,7 @@ from kafkalite.coordinator.group import Group
 from kafkalite.coordinator.group_records import ConsumerGroupMetadata
 from kafkalite.coordinator.records import OffsetCommit, OffsetCommits, check_group_id, decode, group_prefix
 from kafkalite.errors import GroupNotEmptyError, GroupNotFoundError, OffsetOutOfRangeError, UnknownTopicError
-from kafkalite.group_state import KINDS, Topics, groups, load
+from kafkalite.group_state import KINDS, Topics, groups, is_of, load
 from kafkalite.members import members_of_store
 from kafkalite.model import TopicPartition
 from kafkalite.storage import internal, reader
@@ -124,7 +124,7 @@ def committed_offsets(store: "Store", group_id: str) -> dict[TopicPartition, Com
         return {
             TopicPartition(one.topic, one.partition): Committed(one.offset, one.metadata)
             for one in _commits(transaction, group_id)
-            if (topic := topics.named(one.topic)) is not None and one.topic_id in (bytes(16), topic.topic_id)
+            if (topic := topics.named(one.topic)) is not None and is_of(one, topic)
         }
 
 
@@ -216,7 +216,7 @@ def _info(engine: Engine, group_id: str) -> GroupInfo:
         bounds = reader.bounds(engine, state, range(state.partition_count))
         for number, (_, end) in bounds.items():
             found = offsets.get((state.name, number))
-            at = found.offset if found is not None and found.topic_id in (bytes(16), state.topic_id) else None
+            at = found.offset if found is not None and is_of(found, state) else None
             lag = None if at is None else max(0, end - at)
             owner = owners.get(TopicPartition(state.name, number))
             partitions.append(GroupPartition(state.name, number, owner, at, end, lag))

@@ -26,7 +26,7 @@ from kafkalite.coordinator.group_records import (
     ConsumerGroupTargetAssignmentMetadata,
     TopicMetadata,
 )
-from kafkalite.coordinator.records import OffsetCommit, decode, group_prefix
+from kafkalite.coordinator.records import NO_TOPIC_ID, OffsetCommit, decode, group_prefix
 from kafkalite.coordinator.schema import Record
 from kafkalite.storage import catalogue, index, internal
 from kafkalite.storage.catalogue import TopicState
@@ -278,3 +278,14 @@ def committed(transaction: lmdb.Transaction, group_id: str, topic: str, partitio
     value = internal.state(transaction, OFFSETS_LOG, key)
     record = decode(OFFSETS_LOG, key, value) if value is not None else None
     return record if isinstance(record, OffsetCommit) else None
+
+
+def committed_offset(transaction: lmdb.Transaction, group_id: str, topic: TopicState, number: int) -> int | None:
+    """A group's offset of a partition; None when it has none, or one of an earlier topic of that name."""
+    found = committed(transaction, group_id, topic.name, number)
+    return found.offset if found is not None and is_of(found, topic) else None
+
+
+def is_of(found: OffsetCommit, topic: TopicState) -> bool:
+    """Whether an offset is this topic's, not one of an earlier topic of that name. (Old versions name no topic id.)"""
+    return found.topic_id in (NO_TOPIC_ID, topic.topic_id)

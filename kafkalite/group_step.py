@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from kafkalite import clock
 from kafkalite.coordinator.group import NONE, Event, Gone, Group, Owns, Partitions
 from kafkalite.coordinator.records import OffsetCommits
-from kafkalite.group_state import Loaded, committed, keep_deadlines
+from kafkalite.group_state import Loaded, committed_offset, keep_deadlines
 from kafkalite.storage.engine import Engine
 from kafkalite.storage.internal import KeyedRecord
 from kafkalite.storage.page import SharedPage
@@ -112,8 +112,8 @@ def confirmed(loaded: Loaded, hand: Hand, logs: Partitions) -> list[KeyedRecord]
         if owner is None:
             continue
         topic, number = owner
-        before = committed(loaded.transaction, group_id, topic.name, number)
-        if before is None or before.topic_id != topic.topic_id or before.offset < offset:
+        before = committed_offset(loaded.transaction, group_id, topic, number)
+        if before is None or before < offset:
             encoder = OffsetCommits(group_id)
             value = encoder.value(offset, clock.now_ms(), topic_id=topic.topic_id)
             records.append((encoder.key(topic.name, number), value))

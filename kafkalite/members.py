@@ -1,11 +1,12 @@
 """Members: this process's members of the groups of one store, looked after by the keeper.
 
 Every 50 ms, without the members' threads: it stamps the process's slot, has each member commit what it confirmed, cuts
-short what a member hands out when its group changed, watches the next process in the ring of slots, and removes the
-members of a dead one, committing what they had confirmed. Liveness is the slot's lock, held for life: who dies is
-noticed within a round. A keeper that ran late itself judges nobody.
+short what a member hands out when its group changed, sees to the target of a group whose member went on, watches the
+next process in the ring of slots, and removes the members of a dead one, committing what they had confirmed. Liveness
+is the slot's lock, held for life: who dies is noticed within a round. A keeper that ran late itself judges nobody.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -197,8 +198,11 @@ class Members:
         for stepped in all_stepped:
             stepped.settle(self.engine.slots)
         self.engine.wakeup.poke(map(epoch_place, groups))
-        for member in {member.group_id: member for member in self._members if member.group_id in groups}.values():
-            member.look()
+        for member in list(self._members):
+            if member.group_id in groups:
+                groups.discard(member.group_id)
+                with contextlib.suppress(KafkaliteError):  # it owes it then: the next round tries again
+                    self._look(member)
 
 
 _making = threading.Lock()

@@ -43,7 +43,7 @@ from kafkalite.coordinator.group_records import (
 )
 from kafkalite.coordinator.records import OffsetCommits, decode
 from kafkalite.errors import ClosedError, ConfigError, FencedMemberError, KafkaliteError
-from kafkalite.group_state import Loaded, Owner, Topics, committed, load
+from kafkalite.group_state import Loaded, Owner, Topics, committed_offset, load
 from kafkalite.group_step import LOCAL_HOST, Stepped, matching, resolved, step
 from kafkalite.model import TopicPartition
 from kafkalite.storage import internal
@@ -69,6 +69,8 @@ class Membership:
         self.settings = settings
         self.member_id = ""
         self.epoch = 0
+        self.gone_along = 0
+        """The epoch up to which its own thread has gone along with the group, and begins where others left off."""
         self.owned: dict[int, Owner] = {}
         """What this member may hand out, by log id."""
         self.deadline_ms: int | None = None
@@ -88,6 +90,7 @@ class Membership:
         self._key = b""
         """Of the record that says which partitions the member owns."""
         self._valid = b""
+        self._valid_epoch = 0
         self._valid_logs: Partitions = NONE
         """What it owns as long as that record is `_valid`."""
         self.catalogue = -1
@@ -390,20 +393,30 @@ class Membership:
             }
 
         if wanted():
-            self._commit(wanted, only_mine=True)
+            self._commit(wanted, only_mine=True, by_keeper=True)
 
     def _commit(
-        self, wanted: Callable[[], Offsets], metadata: Mapping[int, str] | None = None, *, only_mine: bool = False
+        self,
+        wanted: Callable[[], Offsets],
+        metadata: Mapping[int, str] | None = None,
+        *,
+        only_mine: bool = False,
+        by_keeper: bool = False,
     ) -> None:
         """Commit what `wanted` says under WRITE: of two threads the later one never takes an offset back."""
         given: dict[int, int] = {}
 
         def decide(transaction: lmdb.Transaction) -> list[Append]:
             given.update(wanted())
+            if not given:
+                return []
+            topics = self._topics(transaction)
             if only_mine:
-                for log_id in self._superseded(transaction, given):
+                for log_id in self._superseded(transaction, topics, given, by_keeper=by_keeper):
                     del given[log_id]
-            records = self.offset_records(transaction, given, metadata) if given else []
+            else:
+                self._refuse_foreign(transaction, topics, given)
+            records = self._offset_records(topics, given, metadata)
             self.noted(given)
             return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []
 
@@ -421,16 +434,26 @@ class Membership:
         if self.hand is not None and held is not None and held[1] < offsets.get(held[0], 0):
             self.hand.words[OFFSET] = offsets[held[0]]
 
-    def _superseded(self, transaction: lmdb.Transaction, offsets: Offsets) -> set[int]:
-        """Of which logs others have committed, or may: it is another's, or was, and has come back further on."""
-        topics = self._topics(transaction)
+    def _superseded(
+        self, transaction: lmdb.Transaction, topics: Topics, offsets: Offsets, *, by_keeper: bool
+    ) -> set[int]:
+        """Of which logs others have committed, or may: it is another's, or was, and has come back further on.
+
+        Where the user moved, further on is no sign of that; but to the keeper it is, as long as the member's own thread
+        has not gone along with what the group decided since.
+        """
         found = set(self._foreign(transaction, topics, offsets))
-        for log_id in (offsets.keys() & self._committed.keys()) - found:  # not where the user moved
-            owner = topics.owner(log_id)
-            there = committed(transaction, self.group_id, owner[0].name, owner[1]) if owner is not None else None
-            if owner and there and there.topic_id == owner[0].topic_id and there.offset > offsets[log_id]:
+        is_unseen = by_keeper and self._valid_epoch != self.gone_along
+        for log_id in (offsets.keys() if is_unseen else offsets.keys() & self._committed.keys()) - found:
+            owner = self._owner(topics, log_id)
+            there = committed_offset(transaction, self.group_id, *owner) if owner is not None else None
+            if there is not None and there > offsets[log_id]:
                 found.add(log_id)
         return found
+
+    def _owner(self, topics: Topics, log_id: int) -> Owner | None:
+        """A log's topic and partition; of what is this member's without reading all topics."""
+        return self.owned.get(log_id) or topics.owner(log_id)
 
     @staticmethod
     def _topics(transaction: lmdb.Transaction) -> Topics:
@@ -447,7 +470,8 @@ class Membership:
                 f"{self.member_id} is no longer a member of group {self.group_id!r}: its records are others' now; "
                 "iterating joins again"
             )
-        self._valid, self._valid_logs = raw or b"", found[1]
+        self._valid = raw or b""
+        self._valid_epoch, self._valid_logs = found
         return sorted(offsets.keys() - found[1])
 
     def _refuse_foreign(self, transaction: lmdb.Transaction, topics: Topics, offsets: Offsets) -> None:
@@ -484,7 +508,7 @@ class Membership:
         stamp = clock.now_ms()
         records: list[KeyedRecord] = []
         for log_id, offset in offsets.items():
-            owner = self.owned.get(log_id) or topics.owner(log_id)
+            owner = self._owner(topics, log_id)
             if owner is not None:
                 topic, number = owner
                 said = (metadata or {}).get(log_id, "")
@@ -503,11 +527,10 @@ class Membership:
     def committed(self, topic: TopicState, number: int) -> int | None:
         """The group's offset of a partition; None when it has none, or one of an earlier topic of that name."""
         with self._engine.snapshot() as (transaction, _):
-            found = committed(transaction, self.group_id, topic.name, number)
-        if found is None or found.topic_id not in (bytes(16), topic.topic_id):
-            return None
-        self._committed[topic.log_ids[number]] = found.offset
-        return found.offset
+            found = committed_offset(transaction, self.group_id, topic, number)
+        if found is not None:
+            self._committed[topic.log_ids[number]] = found
+        return found
 
     def is_new(self, topic: TopicState, number: int) -> bool:
         """Whether a partition was added since the group met its topic."""

@@ -124,6 +124,20 @@ def moved(group: Group) -> bool:
     return has_changed
 
 
+def has_both(group: Group) -> bool:
+    """Whether a member has both partitions; it takes a look at what there is."""
+    group.poll(1, timeout=0)
+    return len(group.assignment) == 2
+
+
+def has_both_from_50(stays: Group, other: Group) -> None:
+    """The other one leaves, and the one that stays is at offset 50 of both partitions."""
+    other.close()
+    until(lambda: has_both(stays), "it has both")
+    for partition in range(2):
+        stays.seek(TopicPartition("t", partition), 50)
+
+
 def member_of(group: Group) -> Membership:
     assert group._member is not None
     return group._member
@@ -183,13 +197,7 @@ def test_the_keeper_gives_the_group_its_target_when_who_left_did_not(
     _, stays, other = pair
     monkeypatch.setattr(member_of(other), "_see_to_target", lambda group: None)
     other.close()
-    stays.poll(1, timeout=0)
-
-    def has_all() -> bool:
-        stays.poll(1, timeout=0)
-        return len(stays.assignment) == 2
-
-    until(has_all, "what the other had is this one's")
+    until(lambda: has_both(stays), "what the other had is this one's")
 
 
 def test_who_leaves_gives_the_group_its_target(pair: tuple[Store, Group, Group]) -> None:
@@ -239,10 +247,7 @@ def test_going_from_partition_to_partition_waits_for_nobody_while_there_is_room(
 def test_what_was_put_aside_is_committed_when_its_partition_is_taken_away(pair: tuple[Store, Group, Group]) -> None:
     """By the step that takes it: the member itself does nothing meanwhile."""
     store, stays, other = pair
-    other.close()
-    until(lambda: moved(stays) or len(stays.assignment) == 2, "it has both")
-    for partition in range(2):
-        stays.seek(TopicPartition("t", partition), 50)
+    has_both_from_50(stays, other)
     ends = {}
     while (batch := stays.poll(7, timeout=0))[0].partition != 0 or len(ends) < 1:
         ends[batch[0].partition] = batch[-1].offset + 1
@@ -267,10 +272,7 @@ def test_what_was_put_aside_is_committed_by_the_keeper_while_the_member_waits(
 
 def test_what_a_removed_member_had_put_aside_is_committed_with_its_end(pair: tuple[Store, Group, Group]) -> None:
     store, stays, other = pair
-    other.close()
-    until(lambda: moved(stays) or len(stays.assignment) == 2, "it has both")
-    for partition in range(2):
-        stays.seek(TopicPartition("t", partition), 50)
+    has_both_from_50(stays, other)
     handed_out = [(batch[0].partition, batch[-1].offset) for batch in (stays.poll(7, timeout=0) for _ in range(2))]
     member_of(stays).remove("the test says so")
     (first, last), (second, _) = handed_out
@@ -283,8 +285,7 @@ def test_what_was_put_aside_takes_back_no_offset_of_a_partition_that_was_away_me
 ) -> None:
     """Another took it, committed, and left, all while this member was busy with the record in its hand."""
     store, stays, other = pair
-    other.close()
-    until(lambda: moved(stays) or len(stays.assignment) == 2, "it has both")
+    has_both_from_50(stays, other)
     seen = set()
     while (partition := stays.poll(7, timeout=0)[0].partition) != 0 or len(seen) < 1:
         seen.add(partition)

@@ -46,9 +46,12 @@ def now_us() -> int:
     return clock.boot_ns() // 1000
 
 
-def make(path: Path, partitions: int = PARTITIONS) -> None:
+def make(path: Path, records: int = 0) -> None:
+    """A store with so many records in each partition."""
     with kafkalite.connect(path, durability="none") as store:
-        store.topic("t", partitions=partitions)
+        topic = store.topic("t", partitions=PARTITIONS)
+        for partition in range(PARTITIONS if records else 0):
+            topic.append_many([b"x"] * records, partition=partition)
 
 
 def produce(path: Path, board: Board, pace_s: float, log: Path) -> list[int]:
@@ -409,10 +412,7 @@ def test_a_hundred_members_are_killed(fork: Fork, board: Board, scratch: Path) -
 def test_a_lone_process_that_is_killed_repeats_the_record_in_hand(fork: Fork, board: Board, scratch: Path) -> None:
     """Nobody lives to commit what it had confirmed: that is done by who opens the store next."""
     path, log = scratch / "store", scratch / "handled"
-    make(path)
-    with kafkalite.connect(path) as store:
-        for partition in range(PARTITIONS):
-            store.topic("t").append_many([b"x"] * 100, partition=partition)
+    make(path, 100)
     settings = {"auto_commit_interval_ms": 3_600_000}
     for number, enough in enumerate((50, 250, 600)):
         victim = fork(consume, path, log, number, board, settings)
@@ -442,10 +442,7 @@ def hang_in(path: Path, log: Path, board: Board, number: int, settings: dict[str
 
 def test_a_stopped_member_is_fenced_and_comes_back(fork: Fork, board: Board, scratch: Path) -> None:
     path, log = scratch / "store", scratch / "handled"
-    make(path)
-    with kafkalite.connect(path) as store:
-        for partition in range(PARTITIONS):
-            store.topic("t").append_many([b"x"] * 100, partition=partition)
+    make(path, 100)
     settings = {"session_timeout_ms": 1200, "auto_commit_interval_ms": 10}
     stopped = fork(hang_in, path, log, board, 0, settings)
     until(lambda: len(handled(log)) > 5, "the first one works")
