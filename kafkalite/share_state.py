@@ -222,7 +222,7 @@ class ShareState:
 
         def decide(transaction: lmdb.Transaction) -> Sequence[Append]:
             visit.begin()
-            positions = index.read_positions(transaction)
+            positions = self._engine.index.seen(transaction)
             changed: list[internal.KeyedRecord] = []
             locked: list[tuple[bytes, bytes | None]] = []
             appends: list[Append] = []

@@ -35,6 +35,7 @@ from kafkalite.storage.catalogue import CATALOGUE_LOG, FIRST_USER_LOG, TopicStat
 from kafkalite.storage.index import Positions, ProducerState
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks, is_free_within
+from kafkalite.storage.page import Flushed, SharedPage
 from kafkalite.storage.segment import BYTE_MASK
 
 REMEMBERED_BATCHES: Final = 5
@@ -111,6 +112,12 @@ class _Group:
         ) = before  # fmt: skip
         self.go_on()
 
+    def take_in(self, flushed: Flushed) -> None:
+        """Have in the index, with what is appended, how far flushes came."""
+        end, self.flushes, self.flush_us = flushed
+        if end <= self.tail:
+            self.durable, self.published = max(self.durable, end), max(self.published, end)
+
     def go_on(self) -> None:
         """Begin where the last transaction ended."""
         self.tail = self.start = self.position
@@ -126,11 +133,13 @@ class Committer:
     writer looks nothing up. A transaction that fails forgets it all.
     """
 
-    def __init__(self, environment: index.Index, journal: Journal, locks: Locks) -> None:
+    def __init__(self, environment: index.Index, journal: Journal, locks: Locks, page: SharedPage) -> None:
         self._index = environment
         self._begin = environment.begin
         self._journal = journal
         self._write = locks.write
+        self._page = page
+        self._flush_count = page.flush_count
         self._queue: deque[Operation] = deque()
         self._group = _Group()
         self._next = NEVER
@@ -207,6 +216,8 @@ class Committer:
                 number = transaction.id()
                 if number != self._next or len(self._ends) >= CACHED_LOGS:
                     self._look(transaction)
+                if self._flush_count[0] != group.flushes:
+                    group.take_in(self._page.flushed())
                 is_alone = len(operations) == 1 and self._append_alone(transaction, group, operations[0])
                 count = 1 if is_alone else self._build(transaction, group, operations)
                 if group.buffers:
@@ -215,7 +226,8 @@ class Committer:
                 operation.is_done = True
             else:
                 self._settle(operations, count)
-            self._next = number + 1 if is_alone or group.buffers else NEVER
+            knows_all = is_alone or (group.buffers and group.catalogue == self._settings_epoch)
+            self._next = number + 1 if knows_all else NEVER
             group.go_on()
         except BaseException as error:
             is_appended = self._is_appended(group)

@@ -79,7 +79,7 @@ class Engine:
         self._armed = opened.page.armed
         self._is_ready = not opened.is_read_only
         if not opened.is_read_only:
-            self.committer = Committer(self.index, self.journal, self.locks)
+            self.committer = Committer(self.index, self.journal, self.locks, opened.page)
             self.flusher = Flusher(
                 self.index, self.journal, self.locks, opened.page,
                 lambda: opening.mark_failed(self.place, self._opened.fd),
@@ -270,7 +270,7 @@ class Engine:
         if self._needs_reopening or not self.is_open:
             self.use()
         with self.index.snapshot() as transaction:
-            yield transaction, index.read_positions(transaction)
+            yield transaction, self.index.seen(transaction)
         if self.is_read_only:
             self._refuse_changed()
 
@@ -426,7 +426,12 @@ class Engine:
                 self._flush(Deadline(DEFAULT_TIMEOUT))
         finally:
             self.wakeup.close()
-            opening.close_store(self.place, self._opened, lambda: self._flush(Deadline(DEFAULT_TIMEOUT)), self._quiet)
+            opening.close_store(self.place, self._opened, self._flush_at_last, self._quiet)
+
+    def _flush_at_last(self) -> None:
+        deadline = Deadline(DEFAULT_TIMEOUT)
+        self._flush(deadline)
+        self.flusher.settle(deadline)
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:

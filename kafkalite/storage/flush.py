@@ -1,11 +1,15 @@
 """Publish: one flush for all who wait, in whatever process or thread, outside the write lock.
 
-Two positions in the index only ever rise: `durable`, moved here, and `published`, what readers see; in a store of
-durability `commit` they move together. Who wants its append published loops until `durable` has passed it:
+Two positions only ever rise: `durable`, moved here, and `published`, what readers see; in a store of durability
+`commit` they move together. Who wants its append published loops until `durable` has passed it:
 
     who gets FLUSH leads   notes in the shared page when he should be done, flushes every segment from `durable` to the
-                           tail, raises `durable` and `published` to it (one transaction), clears the note, lets go
-    who does not           sleeps until that flush should be over, at most 10 ms, and looks again
+                           tail, notes in the page how far he came, which publishes it, clears the first note, lets go
+    who does not           sleeps until that flush should be over, at most 10 ms, and looks at the page again
+
+So a durable commit is one transaction. The index has `durable` and `published` as of the last append, which took in
+what the page said by then; who reads adds what it says now (`Index.seen`). The page stays when all processes are
+killed; the last to close brings the index up to it; after a power cut neither is believed.
 
 A flush that failed is never believed again: the kernel may have dropped the pages and reported it once. That it failed
 stands in the index, and appends are refused. The next leader that finds the note of one that failed, or was abandoned
@@ -14,7 +18,7 @@ then clears it. When they no longer verify the store is marked failed for good, 
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import lmdb
 
@@ -102,8 +106,8 @@ class Flusher:
 
         The page is believed that somebody leads until his flush is due: who was killed says so too.
         """
-        published, due_ns = self._page.flush_state()
-        if published >= end and self._is_published(end):
+        flushed, due_ns = self._page.flush_state()
+        if flushed >= end:
             return None
         if due_ns:
             ahead = due_ns - clock.boot_ns()
@@ -144,10 +148,19 @@ class Flusher:
         is_suspect = now.flush_failed or self._page.flush_state()[1]  # read before it is overwritten
         self._page.set_flush_due(started + self._last_ns)
         self._flush(now.durable, now.tail, deadline, again=bool(is_suspect))
-        flushed = clock.boot_ns()
-        self._change(deadline, _published, now.tail, (flushed - started) // 1000)
-        self._page.set_flushed(now.tail)
-        self._last_ns += (clock.boot_ns() - started - self._last_ns) // 5
+        if now.flush_failed:
+            self._change(deadline, _mended)
+        took_ns = clock.boot_ns() - started
+        self._page.set_flushed(now.tail, took_ns // 1000)
+        disk.step("published")
+        self._last_ns += (took_ns - self._last_ns) // 5
+
+    def settle(self, deadline: Deadline) -> None:
+        """Have in the index how far flushes came: for when the page is gone, and nobody appends any more."""
+        with self._index.snapshot() as transaction:
+            has_all = index.read_positions(transaction).flushes == self._page.flush_count[0]
+        if not has_all:
+            self._change(deadline, Positions.after, self._page.flushed())
 
     def _flush(self, start: int, end: int, deadline: Deadline, *, again: bool) -> None:
         """Bring [start, end) to the disk, written `again` if need be; a failure is noted."""
@@ -167,7 +180,7 @@ class Flusher:
             raise flush_failed(self._index.positions()) from error
         disk.step("flushed")
 
-    def _change(self, deadline: Deadline, change: Callable[..., tuple[int, ...]], *by: int) -> None:
+    def _change(self, deadline: Deadline, change: Callable[..., Positions], *by: Any) -> None:
         """Change the positions, in one transaction under WRITE."""
         write, timeout = self._write, deadline.timeout()
         if write.threads.locked() and not is_free_within(write.threads, timeout):
@@ -193,13 +206,9 @@ def _is_durable(positions: Positions, end: int) -> bool:
     return positions.durable >= end and positions.published >= end
 
 
-def _failed(now: Positions, how: int) -> tuple[int, ...]:
+def _failed(now: Positions, how: int) -> Positions:
     return now._replace(flush_failed=how)
 
 
-def _published(now: Positions, end: int, took_us: int) -> tuple[int, ...]:
-    """A flush up to `end` succeeded."""
-    tail, chain, durable, published, _, *rest, flushes, flush_us = now
-    return (
-        tail, chain, max(durable, end), max(published, end), NOT_FAILED, *rest, flushes + 1, flush_us + took_us,
-    )  # fmt: skip
+def _mended(now: Positions) -> Positions:
+    return now._replace(flush_failed=NOT_FAILED)

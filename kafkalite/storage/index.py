@@ -12,7 +12,8 @@ pages (1 µs of 3). LMDB commits are not flushed: after a power cut the index is
                                                  the offset index, one row a batch
     6 producers    log id (4), producer id (8)   epoch (2), then base and last sequence (4 each) and base offset
                                                  (8) of the last five batches, oldest first
-    7 positions    (nothing)                     `Positions`: where the journal stands; volatile
+    7 positions    (nothing)                     `Positions`: where the journal stands; volatile. What was flushed since
+                                                 the last append stands in the shared page (`Index.seen`)
     8 state        log id (1), record key        record value: the last one of each key of internal logs 1 to 3
     9 locks        record key                    locks of share groups (`share_state`); volatile, not derived
 
@@ -36,6 +37,7 @@ import msgpack
 
 from kafkalite import disk
 from kafkalite.errors import ClosedError, StoreFailedError, StoreFullError
+from kafkalite.storage.page import Flushed, SharedPage
 
 SCHEMA: Final = 4
 MAP_SIZE: Final = 1 << 40
@@ -99,6 +101,14 @@ class Positions(NamedTuple):
     flush_us: int = 0
     """What they took together, in microseconds."""
 
+    def after(self, flushed: Flushed) -> "Positions":
+        """With what was flushed since."""
+        end = min(flushed.end, self.tail)
+        return self._replace(
+            durable=max(self.durable, end), published=max(self.published, end),
+            flushes=flushed.count, flush_us=flushed.took_us,
+        )  # fmt: skip
+
 
 class BatchRow(NamedTuple):
     """A batch in the offset index. `max_timestamp` is the greatest of its log up to and including it."""
@@ -148,7 +158,8 @@ class Index:
             raise self.translated(error) from error
         self.begin = self.env.begin
         self.is_closed = False
-        self._last: Any = None
+        self._page: SharedPage | None = None
+        self._last: Positions | None = None
 
     def close(self) -> None:
         """Close, once no transaction of this process is open; remembers where the journal stood."""
@@ -157,7 +168,7 @@ class Index:
                 return
             try:
                 with self.begin() as transaction:
-                    self._last = transaction.get(POSITIONS)
+                    self._last = self.seen(transaction) if transaction.get(POSITIONS) else None
             finally:
                 self.is_closed = True
                 self.env.close()
@@ -169,7 +180,7 @@ class Index:
 
     def last_positions(self) -> Positions | None:
         """Where the journal stood when this was closed; None while it is open."""
-        return Positions._make(_unpack_positions(self._last)) if self.is_closed and self._last else None
+        return self._last if self.is_closed else None
 
     def translated(self, error: lmdb.Error) -> Exception:
         """LMDB's error as ours: a full disk shows as EIO or as a failed write."""
@@ -182,8 +193,20 @@ class Index:
         with self.gate:  # as `snapshot`, which costs more than the look
             if not self.is_closed:
                 with self.begin() as transaction:
-                    return read_positions(transaction)
+                    return self.seen(transaction)
         raise self._closed()
+
+    def attach(self, page: SharedPage) -> None:
+        """Have the page that tells what was flushed."""
+        self._page = page
+
+    def seen(self, transaction: lmdb.Transaction) -> Positions:
+        """Where the journal stands, for who reads: what was flushed counts, be it in the index yet or not."""
+        positions = read_positions(transaction)
+        flushed = self._page.flushed() if self._page is not None else None
+        if flushed is None or flushed.count == positions.flushes:
+            return positions
+        return positions.after(flushed)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[lmdb.Transaction]:
@@ -229,7 +252,7 @@ def get(transaction: lmdb.Transaction, key: bytes) -> bytes | None:
 
 
 def read_positions(transaction: lmdb.Transaction) -> Positions:
-    """Where the journal stands; every index in use has the row."""
+    """Where the journal stood at the last append; every index in use has the row."""
     row: Any = transaction.get(POSITIONS)
     return _new(Positions, _unpack_positions(row))
 

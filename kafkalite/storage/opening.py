@@ -38,7 +38,7 @@ from kafkalite.storage import catalogue, frame, index, recovery, segment, superb
 from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
-from kafkalite.storage.page import LONG_AGO, SharedPage, left_behind
+from kafkalite.storage.page import LONG_AGO, Flushed, SharedPage, left_behind
 from kafkalite.storage.place import SUPERBLOCK_NAME, Place
 from kafkalite.storage.recovery import End
 from kafkalite.storage.segment import Header
@@ -144,6 +144,10 @@ def _open_locked(place: Place, fd: int, locks: Locks, settings: Mapping[str, Any
         opened = _reopen(place, fd, found if is_known else _rebuild(place, found))
         environment = Index(place.index)
         environment.env.reader_check()
+        now = environment.positions()
+        page.begin_flushed(Flushed(now.durable, now.flushes, now.flush_us))
+        page.lock_file[0] = _inode(place.index_lock)
+        environment.attach(page)
     except BaseException:
         locks.open.release()
         raise
@@ -173,16 +177,17 @@ def _join(place: Place, fd: int, locks: Locks, found: Superblock | None) -> Open
             )
         identity = disk.path_identity(place.index)
         if identity is None or identity[1] != found.index_inode:
-            raise StoreFailedError(
-                f"the index {place.index} was removed or replaced while the store is open: close the store everywhere, "
-                "then open it again, which rebuilds the index"
-            )
+            raise _replaced(place.index)
         if found.state is State.FAILED:
             raise StoreFailedError(f"{place.path} failed: close it everywhere, then open it again, which rebuilds it")
         page = SharedPage(place.run)
         locks.attach(page)
         environment = Index(place.index)
         environment.env.reader_check()
+        environment.attach(page)
+        if page.lock_file[0] != _inode(place.index_lock):  # LMDB's writers and readers would not see each other
+            environment.close()
+            raise _replaced(place.index_lock)
     except BaseException:
         locks.open.release()
         raise
@@ -196,6 +201,18 @@ def _join(place: Place, fd: int, locks: Locks, found: Superblock | None) -> Open
         found,
         is_read_only=False,
     )
+
+
+def _replaced(path: Path) -> StoreFailedError:
+    return StoreFailedError(
+        f"{path}, a part of the index, was removed or replaced while the store is open: close the store everywhere, "
+        "then open it again, which mends that"
+    )
+
+
+def _inode(path: Path) -> int:
+    identity = disk.path_identity(path)
+    return identity[1] if identity else 0
 
 
 def _new_page(place: Place, *, goes_on: bool) -> SharedPage:
@@ -214,7 +231,6 @@ def _new_page(place: Place, *, goes_on: bool) -> SharedPage:
 def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superblock:
     """The superblock as this opener writes it next: open, of this boot and place, one generation on."""
     device, inode = disk.identity(fd)
-    identity = disk.path_identity(place.index)
     fields: dict[str, Any] = {
         "state": State.OPEN,
         "generation": found.generation + 1,
@@ -222,7 +238,7 @@ def _here(place: Place, fd: int, found: Superblock, **changes: Any) -> Superbloc
         "device": device,
         "pid_namespace": disk.pid_namespace(),
         "journal_inode": inode,
-        "index_inode": identity[1] if identity else 0,
+        "index_inode": _inode(place.index),
         "index_schema": index.SCHEMA,
         "index_size": disk.path_size(place.index),
         "tail": 0,

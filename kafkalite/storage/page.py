@@ -4,10 +4,14 @@ Little-endian, written without locks, each field by one store of at most eight b
 
       at  size  field
       64    28  the pid that last took each lock (4 each, by the lock's number)
-     128     8  published: a hint that somebody raised it so far, so that who waits need not ask the index each time
-     136     8  flush due: when the flush under way should have ended, ns since boot, so that who waits need neither
+      96     8  inode of the index's lock file, which all must share
+     128     8  flushes that succeeded, as the index counts them
+     136     8  what they took together, in microseconds
+     144     8  flush due: when the flush under way should have ended, ns since boot, so that who waits need neither
                 try the lock nor look before. It stays when that flush failed or was abandoned: 0 means that the last
                 one succeeded
+     152    32  flushed: everything before this position is on the disk and visible, be it so in the index yet or not
+                (8), and its check value (8); then both once more. Written in turn, so that a kill leaves one whole
     1024   256  armed: byte n is 1 while somebody sleeps until a log whose id is n mod 256 grows
     4096  8192  slots: the incarnation of the process that has slot n, 8 bytes each; 0 when it is free (`slots`)
    12288  8192  when that process was last seen at work, ms since boot
@@ -26,7 +30,7 @@ import functools
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from kafkalite import disk
 
@@ -43,12 +47,22 @@ _HANDS: Final = _EPOCHS + 8 * GROUPS
 SIZE: Final = _HANDS + 8 * HAND_WORDS * HANDS
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
-_PUBLISHED: Final = 128
-_EVERYTHING: Final = 2**64 - 1
+_LOCK_FILE: Final = 96
+_FLUSH: Final = 128
+_CHECK: Final = 0x9E37_79B9_7F4A_7C15
+_COUNT, _TOOK, _DUE, _ENDS = range(4)
 LONG_AGO: Final = 1
 """When a flush was due that nobody leads any more."""
 _ARMED: Final = 1024
 ARMED_MASK: Final = 0xFF
+
+
+class Flushed(NamedTuple):
+    """How far flushes came: everything before `end` is on the disk; how many there were, and what they took."""
+
+    end: int
+    count: int  # type: ignore[assignment]  # it is no tuple to count in
+    took_us: int
 
 
 class SharedPage:
@@ -67,7 +81,10 @@ class SharedPage:
         self.armed = memoryview(self._map)[_ARMED : _ARMED + ARMED_MASK + 1]
         """By log id modulo 256: 1 while somebody sleeps, perhaps on that log."""
         self._holders = memoryview(self._map)[_HOLDERS : _HOLDERS + 4 * LOCKS].cast("I")
-        self._flush = self._words(_PUBLISHED, 2)
+        self.lock_file = self._words(_LOCK_FILE, 1)
+        self._flush = self._words(_FLUSH, 7)
+        self.flush_count = self._flush[_COUNT : _COUNT + 1]
+        """One number that changes with every flush: a look at it costs next to nothing."""
         self.incarnations = self._words(_INCARNATIONS, SLOTS)
         self.stamps = self._words(_STAMPS, SLOTS)
         self.pids = memoryview(self._map)[_PIDS : _PIDS + 4 * SLOTS].cast("I")
@@ -89,23 +106,43 @@ class SharedPage:
     def set_flush_due(self, due_ns: int) -> None:
         """Note when the flush that begins should have ended."""
         with contextlib.suppress(ValueError):  # closed meanwhile
-            self._flush[1] = due_ns
+            self._flush[_DUE] = due_ns
 
-    def set_flushed(self, position: int) -> None:
-        """Note that the flush succeeded, and how far it raised `published`."""
+    def set_flushed(self, end: int, took_us: int) -> None:
+        """Note that a flush of everything before `end` succeeded; by who holds FLUSH."""
+        flush = self._flush
         with contextlib.suppress(ValueError):
-            self._flush[0] = position
-            self._flush[1] = 0
+            self._set_end(flush[_COUNT], end)
+            flush[_TOOK] += took_us
+            flush[_COUNT] += 1
+            flush[_DUE] = 0
+
+    def _set_end(self, turn: int, end: int) -> None:
+        at = _ENDS + (turn & 1) * 2
+        self._flush[at] = end
+        self._flush[at + 1] = end ^ _CHECK
+
+    def begin_flushed(self, flushed: Flushed) -> None:
+        """What the index knows of flushes, for a page that knows less; by who has the store alone."""
+        if self.flushed().end < flushed.end:
+            self._flush[_COUNT], self._flush[_TOOK] = flushed.count, flushed.took_us
+            self._set_end(flushed.count - 1, flushed.end)
+
+    def flushed(self) -> Flushed:
+        """How far flushes came, as far as this page knows: nothing once it is closed."""
+        try:
+            count = self._flush[_COUNT]  # before the end: one that is newer is harmless
+            return Flushed(self.flush_state()[0], count, self._flush[_TOOK])
+        except ValueError:
+            return Flushed(0, 0, 0)
 
     def flush_state(self) -> tuple[int, int]:
-        """What `published` was raised to last, as far as this page knows (the index decides), and the flush's due time.
-
-        Once closed everything is published.
-        """
+        """Up to where everything is on the disk and visible, as far as this page knows, and the flush's due time."""
         try:
-            return self._flush[0], self._flush[1]
+            _, _, due_ns, one, check, other, other_check = self._flush.tolist()
         except ValueError:
-            return _EVERYTHING, 0
+            return 0, 0
+        return max(one if one ^ check == _CHECK else 0, other if other ^ other_check == _CHECK else 0), due_ns
 
     def arm(self, log_id: int) -> None:
         """Somebody is about to sleep until this log grows."""
@@ -128,7 +165,7 @@ class SharedPage:
 
     def close(self) -> None:
         """Let go of the map."""
-        words = (self._flush, self.incarnations, self.stamps, self.epochs, self.hands)
+        words = (self.lock_file, self.flush_count, self._flush, self.incarnations, self.stamps, self.epochs, self.hands)
         for view in (self._holders, self.armed, self.pids, *words):
             view.release()
         if isinstance(self._map, disk.Map):

@@ -18,8 +18,11 @@ import pytest
 
 import kafkalite
 from kafkalite import disk
-from kafkalite.storage import flush, frame, keeper, recovery, segment, superblock
+from kafkalite.clock import Deadline
+from kafkalite.storage import frame, keeper, recovery, segment, superblock
+from kafkalite.storage.flush import Flusher
 from kafkalite.storage.journal import Journal
+from kafkalite.storage.page import SharedPage
 from kafkalite.store import _open_stores
 from kafkalite.testing.power import KEPT, LOST, Change, Disk, Image, Machine, scratch, torn
 from tests.faults import outage
@@ -222,8 +225,18 @@ def test_canary_a_flush_that_is_thought_to_cover_what_came_while_it_lasted(
     """A leader that raises `durable` to where the tail is when the flush is over: records are lost, or a later frame
     bears witness to bytes that never were on the disk.
     """
-    sound = flush._published
-    monkeypatch.setattr(flush, "_published", lambda now, end, took_us: sound(now, now.tail, took_us))
+    leaders: list[Flusher] = []
+    flush, note = Flusher._flush, SharedPage.set_flushed
+
+    def seen(self: Flusher, start: int, end: int, deadline: Deadline, *, again: bool) -> None:
+        leaders.append(self)
+        flush(self, start, end, deadline, again=again)
+
+    def rash(self: SharedPage, end: int, took_us: int) -> None:
+        note(self, leaders[-1]._index.positions().tail, took_us)
+
+    monkeypatch.setattr(Flusher, "_flush", seen)
+    monkeypatch.setattr(SharedPage, "set_flushed", rash)
     with LEDGER.apart(), pytest.raises((AssertionError, kafkalite.CorruptRecordError), match=r"assert|witnesses"):
         test_a_commit_that_rode_on_the_flush_of_another_survives_as_well(workshop, monkeypatch, "s")
 

@@ -1,5 +1,6 @@
 """Publish: what readers see moves with the flush; a flush that failed is never believed, and mends itself."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -12,10 +13,12 @@ import pytest
 import kafkalite
 from kafkalite import clock, disk
 from kafkalite.errors import OutcomeUnknownError, StoreFailedError
-from kafkalite.storage import locks
+from kafkalite.storage import index, locks
 from kafkalite.storage.commit import Append, Operation
 from kafkalite.storage.engine import Engine
+from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
+from kafkalite.storage.place import resolve
 from kafkalite.storage.superblock import State
 
 from .kit import LOG, Fault, Killed, abandon, append, batch, copied, flip, sized, state_of, values
@@ -237,7 +240,7 @@ def test_a_failed_flush_over_a_roll_writes_both_segments_again(
     assert engine.index.positions().durable == engine.index.positions().tail
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("step", [1, 2])
 def test_a_flush_abandoned_at_each_step_is_written_again_by_the_next(
     engine: Engine, rewritten: list[tuple[int, int]], step: int
 ) -> None:
@@ -285,22 +288,78 @@ def test_who_tries_in_vain_leaves_it_on_the_page_that_another_flushes(engine: En
     os.close(fd)
 
 
-def test_time_that_runs_out_before_it_is_published_leaves_the_outcome_unknown(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_time_that_runs_out_before_it_is_mended_leaves_the_outcome_unknown(
+    engine: Engine, bad_disk: BadDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is appended and flushed by then: an error that says "try again" would have it appended twice."""
-    fd, flush = os.open(engine.place.file, os.O_RDWR), disk.flush
+    """That a failed flush is mended is said in the index: of all flushes only such a one needs WRITE."""
+    engine.committer.submit(append(b"x"), 60)
+    bad_disk.broken = True
+    with pytest.raises(StoreFailedError):
+        engine.flush()
+    bad_disk.broken = False
+    fd = os.open(engine.place.file, os.O_RDWR)
 
     def flush_then_somebody_takes_write(file: int) -> None:
-        flush(file)
+        bad_disk(file)
         disk.is_taken(disk.lock_call(fd, locks.FIRST_BYTE + locks.WRITE))
 
-    monkeypatch.setattr(disk, "flush", flush_then_somebody_takes_write)
-    with pytest.raises(OutcomeUnknownError, match=r"could not be published in the time allowed.* write lock is held"):
-        engine.commit(append(b"x"), timeout=0.05)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "flush", flush_then_somebody_takes_write)
+        with pytest.raises(OutcomeUnknownError, match=r"could not be published in the time .* write lock is held"):
+            engine.flush(timeout=0.05)
+    assert engine.index.positions().published < engine.index.positions().tail
     os.close(fd)
     assert engine.commit(append(b"y")).offsets == [1]
+
+
+def test_a_durable_commit_is_one_transaction(engine: Engine) -> None:
+    """How far the flush came stands in the page, is seen at once, and goes into the index with the next append."""
+
+    def row() -> index.Positions:
+        with engine.index.snapshot() as transaction:
+            return index.read_positions(transaction)
+
+    engine.commit(append(b"x"))
+    before = engine.index.env.info()["last_txnid"]
+    end = engine.commit(append(b"y")).end
+    assert engine.index.env.info()["last_txnid"] == before + 1
+    assert row().published == row().durable < end
+    seen = engine.index.positions()
+    assert (seen.published, seen.durable, seen.flushes) == (end, end, row().flushes + 1)
+    engine.committer.submit(append(b"z"), 60)
+    assert (row().published, row().durable, row().flushes) == (end, end, seen.flushes)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_the_index_does_not_say_yet_outlives_the_process(
+    path: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = kafkalite.connect(path)
+    store.topic("t").append(b"x")
+    before = store._engine.index.positions()
+    if killed:
+        abandon(store)
+    else:
+        store.close()
+        with contextlib.closing(Index(resolve(path).index, read_only=True)) as environment:
+            assert environment.positions() == before
+    monkeypatch.setattr(Journal, "flush", None)  # nothing need be flushed for it to be seen
+    with kafkalite.connect(path) as store:
+        assert store._engine.index.positions() == before
+        assert values(store) == [b"x"]
+        assert store.check().ok
+
+
+def test_a_page_that_says_more_than_was_appended_is_not_believed(engine: Engine) -> None:
+    end = engine.commit(append(b"x")).end
+    engine.wakeup.page.set_flushed(end + 8, 0)
+    assert engine.index.positions().published == engine.index.positions().tail == end
+    operation = append(b"y")
+    engine.committer.submit(operation, 60)
+    with engine.index.snapshot() as transaction:
+        assert index.read_positions(transaction).published < operation.end
+    engine.wakeup.page.set_flushed(end, 0)
+    engine.flush()
 
 
 @pytest.mark.parametrize("says", ["flush under way", "nothing under way", "no page"])

@@ -1,12 +1,13 @@
 """The shared page: who holds a lock, and who sleeps on a log, between maps of the same file."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
 
 from kafkalite.storage import locks
-from kafkalite.storage.page import GROUPS, HAND_WORDS, HANDS, SIZE, SLOTS, SharedPage
+from kafkalite.storage.page import GROUPS, HAND_WORDS, HANDS, SIZE, SLOTS, Flushed, SharedPage
 
 
 @pytest.fixture
@@ -20,28 +21,86 @@ def test_one_page_is_seen_through_the_other(pages: tuple[SharedPage, SharedPage]
     one.arm(16)
     assert other.disarm(16)
     assert not one.disarm(16)
-    one.set_flushed(2**64 - 1)
+    one.set_flushed(2**64 - 1, 40)
     assert other.flush_state() == (2**64 - 1, 0)
+    one.set_flushed(2**64 - 1, 2)
+    assert other.flushed() == (2**64 - 1, 2, 42)
 
 
 def test_a_flush_is_due_until_it_is_over(pages: tuple[SharedPage, SharedPage]) -> None:
     one, other = pages
-    one.set_flushed(7)
+    one.set_flushed(7, 0)
     one.set_flush_due(2**63)
     assert other.flush_state() == (7, 2**63)
     other.set_flush_due(0)
     assert one.flush_state() == (7, 0)
     one.set_flush_due(1)
-    one.set_flushed(8)
+    one.set_flushed(8, 0)
     assert other.flush_state() == (8, 0)
 
 
-def test_a_closed_page_says_that_everything_is_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flushes", range(4))
+@pytest.mark.parametrize("words", range(4))
+def test_a_kill_between_two_words_of_a_flush_leaves_the_one_before(
+    pages: tuple[SharedPage, SharedPage], flushes: int, words: int
+) -> None:
+    one, other = pages
+    one.begin_flushed(Flushed(1 << 32, 6, 0))
+    for flush in range(1, flushes + 1):
+        one.set_flushed(flush + 1 << 32, 0)
+    before = other.flushed()
+    one._flush = Killed(one._flush, words)  # type: ignore[assignment]
+    with pytest.raises(Killed.Error):
+        one.set_flushed(1 << 40, 0)
+    after = other.flushed()
+    assert after.count == before.count
+    assert after.end == before.end if words < 2 else 1 << 40
+
+
+class Killed:
+    """Words of which the process writes a few and is killed."""
+
+    class Error(BaseException):
+        pass
+
+    def __init__(self, words: memoryview, left: int) -> None:
+        self._words, self._left = words, left
+
+    def __getitem__(self, number: int) -> int:
+        return int(self._words[number])
+
+    def __setitem__(self, number: int, word: int) -> None:
+        if not self._left:
+            raise self.Error
+        self._left -= 1
+        self._words[number] = word
+
+
+def test_nonsense_is_no_flush(pages: tuple[SharedPage, SharedPage], tmp_path: Path) -> None:
+    contents = bytearray((tmp_path / "page").read_bytes())
+    contents[128:192] = random.Random(1).randbytes(64)
+    (tmp_path / "page").write_bytes(contents)
+    assert pages[0].flush_state()[0] == pages[1].flushed().end == 0
+
+
+def test_what_the_index_knows_of_flushes_never_lowers_what_the_page_knows(pages: tuple[SharedPage, SharedPage]) -> None:
+    one, other = pages
+    one.set_flush_due(1)
+    one.begin_flushed(Flushed(100, 3, 50))
+    assert (other.flushed(), other.flush_state()) == ((100, 3, 50), (100, 1))
+    one.set_flushed(200, 10)
+    one.begin_flushed(Flushed(100, 3, 50))
+    assert other.flushed() == (200, 4, 60)
+
+
+def test_a_closed_page_knows_of_no_flush(tmp_path: Path) -> None:
     page = SharedPage(tmp_path)
+    page.set_flushed(1, 0)
     page.close()
     page.set_flush_due(1)
-    page.set_flushed(1)
-    assert page.flush_state() == (2**64 - 1, 0)
+    page.set_flushed(1, 0)
+    assert page.flush_state() == (0, 0)
+    assert page.flushed() == (0, 0, 0)
 
 
 def test_the_holder_of_each_lock_stands_in_its_own_place(pages: tuple[SharedPage, SharedPage]) -> None:
@@ -58,7 +117,7 @@ def test_a_sleeper_is_found_once_and_by_its_log_only(pages: tuple[SharedPage, Sh
     page = pages[0]
     for log_id in (0, 16, 255):
         page.arm(log_id)
-    page.set_flushed(5)
+    page.set_flushed(5, 0)
     assert not page.disarm(17)
     assert page.disarm(16)
     assert [log_id for log_id in range(256) if page.disarm(log_id)] == [0, 255]
