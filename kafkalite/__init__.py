@@ -12,7 +12,6 @@ kafkalite is not affiliated with the Apache Software Foundation; Apache Kafka is
 """
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 from kafkalite.delivery import Delivery
@@ -62,7 +61,6 @@ from kafkalite.iteration import RecordBatch
 from kafkalite.model import GroupMetadata, Record, RecordMetadata, TopicPartition
 from kafkalite.producer import Producer
 from kafkalite.serde import JSON, MSGPACK, Serde, json, optional
-from kafkalite.storage.stats import Stats
 from kafkalite.store import Store, connect
 from kafkalite.topic import Topic
 
@@ -76,6 +74,7 @@ if TYPE_CHECKING:
     from kafkalite.storage.check import Report
     from kafkalite.storage.repair import RepairReport, repair
     from kafkalite.storage.repair import check_store as check
+    from kafkalite.storage.stats import Stats
     from kafkalite.transaction import Transaction
 
 __version__ = "0.1.0"
@@ -165,6 +164,7 @@ _LATER = {
     "Report": "kafkalite.storage.check",
     "ShareGroup": "kafkalite.share_group",
     "ShareRecord": "kafkalite.share_records",
+    "Stats": "kafkalite.storage.stats",
     "Transaction": "kafkalite.transaction",
     "check": "kafkalite.storage.repair",
     "copy_topics": "kafkalite.copying",
@@ -185,6 +185,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Tab completion shows them as well."""
     return sorted({*globals(), *_LATER})
-
-
-logging.getLogger("kafkalite").addHandler(logging.NullHandler())

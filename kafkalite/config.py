@@ -5,9 +5,8 @@ page of settings is made from `SETTINGS`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from kafkalite.errors import ConfigError
 
@@ -19,8 +18,7 @@ GIB: Final = 1024 * MIB
 INT64_MAX: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One row. `valid` is a tuple of choices, or (least, greatest) of a number; `unit` is part of the name."""
 
     scope: Scope

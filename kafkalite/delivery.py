@@ -5,7 +5,6 @@ to a record happens to its batch: committed with all others in it, or failed wit
 """
 
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
@@ -14,6 +13,7 @@ from kafkalite import disk
 from kafkalite.clock import Deadline
 from kafkalite.columns import RawColumns
 from kafkalite.errors import KafkaTimeoutError
+from kafkalite.log import log
 from kafkalite.model import Record, RecordMetadata
 from kafkalite.records.native import NO_HEADERS
 from kafkalite.storage.catalogue import TopicState
@@ -21,8 +21,6 @@ from kafkalite.storage.commit import Append
 
 T = TypeVar("T")
 NO_OFFSET: Final = -1
-
-_log = logging.getLogger("kafkalite")
 
 
 class Pending(Protocol):
@@ -84,7 +82,7 @@ class Delivery(Generic[T]):
             try:
                 fn(self)
             except Exception:  # noqa: BLE001  (a user's callback may raise anything, and harms nobody else)
-                _log.exception("a delivery's callback failed")
+                log().exception("a delivery's callback failed")
 
         self._pending.when_done(call)
 

@@ -265,6 +265,14 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
             raise NotAStoreError(f"{error.filename} is a file and no directory: choose another path") from error
 
 
+def remove_files(directory: Path) -> None:
+    """Remove a directory that holds nothing but files, and nothing that counts; what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        for entry in directory.iterdir():
+            entry.unlink()
+        directory.rmdir()
+
+
 def open_directory(path: Path) -> int:
     look(f"open {path.name}")
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,7 +10,6 @@ and fast work costs little. What was acquired and never handed out is given back
 moments. They are taken in this order.
 """
 
-import logging
 import threading
 import weakref
 from collections import deque
@@ -22,6 +21,7 @@ from kafkalite.clock import Deadline
 from kafkalite.columns import TopicEncoder
 from kafkalite.coordinator.share_group import Acknowledgement, Span, Verb
 from kafkalite.errors import ClosedError, CorruptRecordError, InvalidRecordStateError, KafkaliteError
+from kafkalite.log import log
 from kafkalite.model import Record
 from kafkalite.serde import BatchSerde, resolve, resolve_key
 from kafkalite.share_records import Item, LaneReader
@@ -39,7 +39,6 @@ SEND_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 1.0
 LETTERS_AT_ONCE: Final = 500
 
-_log = logging.getLogger("kafkalite")
 
 Ends = Mapping[Lane, int] | None
 Wait = Callable[[Iterable[int], Callable[[], bool], Deadline], object]
@@ -253,7 +252,7 @@ class ShareMember:
         except ClosedError:
             return
         except KafkaliteError as error:  # it stays to be said, and `commit` and `close` raise what keeps it from that
-            _log.warning("share group %r cannot acknowledge yet: %s", self.group_id, error)
+            log().warning("share group %r cannot acknowledge yet: %s", self.group_id, error)
             self._is_due = True
             keeper.after(RETRY_SECONDS, self._task())
 
@@ -377,14 +376,16 @@ class ShareMember:
         for lane, refused in visit.refused:
             if refused.verb not in (Verb.RETURN, Verb.SKIP):
                 what = f"{refused.verb} offsets {refused.first} to {refused.last} of {_name(lane)}"
-                _log.warning("share group %r: too late to %s", self.group_id, what)
+                log().warning("share group %r: too late to %s", self.group_id, what)
                 with self._lock:
                     self._refused.append(what)
         for lane, archived in visit.archived:
             count = archived.last - archived.first + 1
             self.archived_count += count
             what = f"{count} records from offset {archived.first} of {_name(lane)}"
-            _log.warning("share group %r gave up %s, after %d deliveries", self.group_id, what, archived.delivery_count)
+            log().warning(
+                "share group %r gave up %s, after %d deliveries", self.group_id, what, archived.delivery_count
+            )
         if visit.freed:
             self.engine.wakeup.poke([lane.log_id for lane in visit.freed])
 
@@ -429,7 +430,7 @@ class ShareMember:
         for first, last, appends in letters:
             if not appends:
                 what = f"offsets {first} to {last} of {_name(lane)}"
-                _log.error("share group %r: %s have no dead letter: unreadable, or too large", self.group_id, what)
+                log().error("share group %r: %s have no dead letter: unreadable, or too large", self.group_id, what)
 
 
 class Pace:

@@ -32,7 +32,6 @@ from kafkalite.storage import internal
 from kafkalite.storage.catalogue import TopicState, check_name, check_partitions
 from kafkalite.storage.commit import Append
 from kafkalite.storage.engine import Engine, open_engine
-from kafkalite.storage.stats import Stats
 from kafkalite.topic import Topic
 
 if TYPE_CHECKING:  # imported when first used, with the groups: half of what this package's import would cost
@@ -42,6 +41,7 @@ if TYPE_CHECKING:  # imported when first used, with the groups: half of what thi
     from kafkalite.storage.backup import BackupReport
     from kafkalite.storage.check import Report
     from kafkalite.storage.salvage import Progress
+    from kafkalite.storage.stats import Stats
     from kafkalite.transaction import Transaction
     from kafkalite.transactional_id import Identity
 
@@ -494,7 +494,7 @@ class Store:
         self._use()
         self._engine.flush(timeout)
 
-    def stats(self) -> Stats:
+    def stats(self) -> "Stats":
         """Figures of the store at this moment: what is in it, and what all processes together did with it."""
         self._use()
         return self._engine.stats()

@@ -21,7 +21,6 @@ tell.
 """
 
 import inspect
-import logging
 import multiprocessing
 import pickle
 import signal
@@ -37,6 +36,7 @@ from kafkalite import clock
 from kafkalite.errors import ConcurrentUseError, ConfigError, WorkerError
 from kafkalite.group_admin import remove_dead
 from kafkalite.group_step import resolved
+from kafkalite.log import log
 from kafkalite.topic import Topic
 from kafkalite.worker import (
     HANDLED,
@@ -63,7 +63,7 @@ from kafkalite.worker import (
 if TYPE_CHECKING:
     from kafkalite.consumer_group import ConsumerGroup
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = log().getChild("workers")
 MOST_WORKERS: Final = 256
 FALSE_STARTS: Final = 3
 """So often may a worker end before it has joined; then none can."""

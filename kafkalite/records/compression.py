@@ -4,10 +4,9 @@ A frame is written with its content size and refused without: what it may grow t
 decompressed, and never more than `MAX_PAYLOAD_BYTES`, nor more than the format can make of its bytes.
 """
 
+import functools
 import threading
 from typing import Final
-
-import zstandard
 
 from kafkalite.config import GIB, KIB
 from kafkalite.errors import CorruptRecordError, UnsupportedError
@@ -31,11 +30,15 @@ class _Contexts(threading.local):
     """Zstandard's contexts serve one thread at a time."""
 
     def __init__(self) -> None:
+        import zstandard  # noqa: PLC0415  (not everybody compresses, and it takes a tenth of the import)
+
         self.compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
         self.decompressor = zstandard.ZstdDecompressor()
 
 
-_contexts = _Contexts()
+@functools.cache
+def _contexts() -> _Contexts:
+    return _Contexts()
 
 
 def compress(codec: int, payload: bytes) -> bytes:
@@ -43,7 +46,7 @@ def compress(codec: int, payload: bytes) -> bytes:
     if codec == NONE:
         return payload
     if codec == ZSTD:
-        return _contexts.compressor.compress(payload)
+        return _contexts().compressor.compress(payload)
     raise UnsupportedError(f"kafkalite does not write {CODEC_NAMES.get(codec, codec)}: use none or zstd")
 
 
@@ -56,12 +59,14 @@ def decompress(codec: int, payload: bytes | memoryview) -> bytes | memoryview:
             f"a batch is compressed with {CODEC_NAMES.get(codec, f'codec {codec}')}:"
             " in-process reading knows none and zstd"
         )
+    import zstandard  # noqa: PLC0415  (as above)
+
     try:
         size = zstandard.frame_content_size(payload)
         limit = min(MAX_PAYLOAD_BYTES, len(payload) * MAX_EXPANSION)
         if not 0 <= size <= limit:
             claim = "does not say its size" if size < 0 else f"claims {size} bytes of content"
             raise CorruptRecordError(f"a zstd payload of {len(payload)} bytes {claim}: at most {limit} are read")
-        return _contexts.decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
+        return _contexts().decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CorruptRecordError(f"a zstd payload of {len(payload)} bytes cannot be decompressed: {error}") from error

@@ -13,12 +13,11 @@ with its reason. `set(map(type, values))` is the cheapest check of all types in 
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from types import NoneType
 from typing import Generic, TypeVar
 
-from kafkalite.serde.base import failed_read, failed_write, wrong_type
+from kafkalite.serde.base import Made, failed_read, failed_write, wrong_type
 
 B = TypeVar("B", bytes, bytes | None)
 
@@ -28,11 +27,13 @@ _BYTES_OR_NULL = frozenset((bytes, NoneType))
 _INT = frozenset((int,))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class BytesSerde(Generic[B]):
+class BytesSerde(Made, Generic[B]):
     """Bytes as they are; with `is_identity` null too, which is the default serde of keys and values."""
 
-    is_identity: bool
+    __slots__ = ("is_identity",)
+
+    def __init__(self, is_identity: bool) -> None:
+        self.is_identity = is_identity
 
     def __repr__(self) -> str:
         return "Serde[bytes | None]" if self.is_identity else "Serde[bytes]"
@@ -73,10 +74,10 @@ def _bytes_fix(value: object) -> str:
     return "Give the topic a type (key= or value=): str, int, a dataclass, kafkalite.JSON, kafkalite.MSGPACK."
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class StrSerde:
+class StrSerde(Made):
     """UTF-8."""
 
+    __slots__ = ()
     is_identity = False
 
     def __repr__(self) -> str:
@@ -115,10 +116,10 @@ class StrSerde:
             return [self.deserialize(data) for data in datas]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class IntSerde:
+class IntSerde(Made):
     """8 bytes, big-endian, signed."""
 
+    __slots__ = ()
     is_identity = False
 
     def __repr__(self) -> str:

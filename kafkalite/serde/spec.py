@@ -11,12 +11,11 @@ methods, so that a serde of another module (Avro, Protobuf) needs no entry here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin, overload
 
 from kafkalite.errors import ConfigError, DeserializationError, KafkaliteError, SerializationError
-from kafkalite.serde.base import BatchSerde, Serde, brief, failed_read, failed_write, type_name
+from kafkalite.serde.base import BatchSerde, Made, Serde, brief, failed_read, failed_write, type_name
 from kafkalite.serde.plain import BytesSerde, IntSerde, StrSerde
 from kafkalite.serde.typed import TypedSerde, is_typed_class, json
 
@@ -63,7 +62,7 @@ def resolve_key(spec: type[T] | Serde[T] | None, /) -> BatchSerde[Any]:
     if isinstance(serde, OptionalSerde):
         serde = serde.inner
     if isinstance(serde, TypedSerde):
-        serde = replace(serde, is_sorted=True)
+        serde = TypedSerde(serde.tp, serde.format, is_sorted=True)
     return resolve(optional(serde))
 
 
@@ -80,12 +79,14 @@ def optional(inner: type[T] | Serde[T], /) -> Serde[T | None]:
     return OptionalSerde(serde)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class OptionalSerde(Generic[T]):
+class OptionalSerde(Made, Generic[T]):
     """Null is `None`; everything else is the inner serde's, which never sees a null."""
 
-    inner: BatchSerde[T]
+    __slots__ = ("inner",)
     is_identity = False
+
+    def __init__(self, inner: BatchSerde[T]) -> None:
+        self.inner = inner
 
     def __repr__(self) -> str:
         return f"kafkalite.optional({self.inner!r})"
@@ -113,15 +114,17 @@ class OptionalSerde(Generic[T]):
         return [None if data is None else next(values) for data in datas]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class CustomSerde(Generic[T]):
+class CustomSerde(Made, Generic[T]):
     """A user's serde with the batch functions added, its results checked and its exceptions made kafkalite's.
 
     It sees nulls on both sides: what they are is its own affair.
     """
 
-    inner: Serde[T]
+    __slots__ = ("inner",)
     is_identity = False
+
+    def __init__(self, inner: Serde[T]) -> None:
+        self.inner = inner
 
     def __repr__(self) -> str:
         return repr(self.inner)

@@ -17,13 +17,11 @@ import math
 import re
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, is_dataclass
-from inspect import isabstract
 from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypeVar, Union, get_args, get_origin
 
 from kafkalite.errors import ConfigError
-from kafkalite.serde.base import Serde, failed_read, failed_write, type_name, wrong_type
+from kafkalite.serde.base import Made, Serde, failed_read, failed_write, type_name, wrong_type
 
 T = TypeVar("T")
 Format = Literal["json", "msgpack"]
@@ -46,27 +44,31 @@ class Codec(NamedTuple):
     """The classes that values do not have, where `classes` is `None`."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class TypedSerde(Generic[T]):
+class TypedSerde(Made, Generic[T]):
     """JSON or MessagePack of a type that msgspec knows; with `Any` nothing is validated.
 
     `is_sorted` makes equal values equal bytes, whatever the order of their dicts and sets: a record is found
     by the bytes of its key. Values keep the order they have, which costs less.
     """
 
-    tp: Any
-    format: Format = "json"
-    is_sorted: bool = False
-    # Empty until first used: codecs neither pickle nor compare, and making one imports msgspec.
-    _codecs: list[Codec] = field(default_factory=list, init=False, compare=False)
+    __slots__ = ("_codecs", "format", "is_sorted", "tp")
+    is_identity = False
 
-    is_identity: typing.ClassVar[bool] = False
+    def __init__(self, tp: Any, format: Format = "json", is_sorted: bool = False) -> None:  # noqa: A002  (its name)
+        self.tp = tp
+        self.format = format
+        self.is_sorted = is_sorted
+        # Empty until first used: codecs neither pickle nor compare, and making one imports msgspec.
+        self._codecs: list[Codec] = []
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.tp, self.format, self.is_sorted
 
     def __repr__(self) -> str:
         return f"Serde[{self.name}]" if is_typed_class(self.tp) else self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TypedSerde, (self.tp, self.format, self.is_sorted)
+        return TypedSerde, self._fields()
 
     @property
     def name(self) -> str:
@@ -180,12 +182,13 @@ MSGPACK: Serde[Any] = TypedSerde(Any, "msgpack")
 def is_typed_class(tp: Any) -> bool:
     """Say whether `tp` may stand as `key=` or `value=` by itself: a dataclass, a Struct, a TypedDict.
 
-    Asks for the marks of the three and not for their base, so that msgspec is not imported for the answer.
+    Asks for the marks of the three and not for their base, so that neither msgspec nor dataclasses is imported for
+    the answer.
     """
     base = get_origin(tp) or tp  # Box[int] is a Box
     if not isinstance(base, type):
         return False
-    return is_dataclass(base) or hasattr(base, "__struct_fields__") or _is_typed_dict(base)
+    return any(hasattr(base, mark) for mark in ("__dataclass_fields__", "__struct_fields__")) or _is_typed_dict(base)
 
 
 def _is_typed_dict(tp: Any) -> bool:
@@ -235,6 +238,8 @@ _CLASSES: dict[Any, frozenset[type] | None] = {
 
 def _classes(tp: Any) -> frozenset[type] | None:
     """Give the classes that values of `tp` have, or None where no class tells."""
+    from inspect import isabstract  # noqa: PLC0415  (as msgspec: dear, and only now needed)
+
     tp = _bare(tp)
     origin = get_origin(tp)
     if origin in (Union, UnionType):

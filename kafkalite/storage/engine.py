@@ -26,7 +26,7 @@ from kafkalite.errors import (
     UnknownTopicError,
     UnsupportedError,
 )
-from kafkalite.storage import catalogue, index, keeper, opening, segment, stats, superblock
+from kafkalite.storage import catalogue, index, keeper, opening, segment, superblock
 from kafkalite.storage.catalogue import CATALOGUE_LOG, TopicState
 from kafkalite.storage.commit import Append, Committer, Decide, NeedsSegment, Operation
 from kafkalite.storage.flush import Flusher
@@ -35,12 +35,12 @@ from kafkalite.storage.index import Positions
 from kafkalite.storage.page import ARMED_MASK
 from kafkalite.storage.place import Place, resolve
 from kafkalite.storage.slots import Slots
-from kafkalite.storage.stats import Stats
 from kafkalite.storage.wakeup import Wakeup
 
 if TYPE_CHECKING:  # imported when it is first used
     from kafkalite.storage.check import Report
     from kafkalite.storage.salvage import Progress
+    from kafkalite.storage.stats import Stats
 
 DEFAULT_TIMEOUT: Final = 60.0
 LEFTOVERS_TIMEOUT: Final = 1.0
@@ -402,8 +402,10 @@ class Engine:
 
         return check(self.index, self.journal, self.place, progress)
 
-    def stats(self) -> Stats:
+    def stats(self) -> "Stats":
         """Figures of this moment; see `storage.stats`."""
+        from kafkalite.storage import stats  # noqa: PLC0415  (as above)
+
         extents = self.journal.segments.extents()
         with self.snapshot() as (transaction, positions):
             return stats.gather(transaction, positions, extents, self.place)

@@ -6,15 +6,14 @@ A task is asked for with a delay, runs once, and logs what it raises: whoever ne
 
 import heapq
 import itertools
-import logging
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from kafkalite import clock
+from kafkalite.log import log
 
 IDLE_SECONDS: Final = 5.0
-_log = logging.getLogger("kafkalite")
 
 
 class Keeper:
@@ -47,7 +46,7 @@ class Keeper:
             try:
                 task()
             except BaseException:  # noqa: BLE001  (the keeper outlives whatever its tasks raise)
-                _log.exception("a task of the keeper failed")
+                log().exception("a task of the keeper failed")
             del task
 
     def _next(self) -> Callable[[], None] | None:

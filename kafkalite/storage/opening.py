@@ -12,7 +12,6 @@ The last to close flushes, syncs the index and seals the superblock. The state g
 next write to the index.
 """
 
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -218,7 +217,7 @@ def _inode(path: Path) -> int:
 def _new_page(place: Place, *, goes_on: bool) -> SharedPage:
     """A page in an empty `run/`; where the machine `goes_on` it says what those have left who were killed."""
     left = left_behind(place.run) if goes_on else b""
-    shutil.rmtree(place.run, ignore_errors=True)
+    disk.remove_files(place.run)
     disk.make_directory(place.run, 0o700)
     if left:
         return SharedPage(place.run, left)
@@ -498,7 +497,7 @@ def _seal(place: Place, opened: Opened) -> bool:
             index_digest=_digest(place.index),
         ),
     )
-    shutil.rmtree(place.run, ignore_errors=True)
+    disk.remove_files(place.run)
     return True
 
 

@@ -7,22 +7,20 @@ data/run/                          shop.klite-run/
 """
 
 import os.path
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from kafkalite.storage.segment import DirectorySegments, Segments, SingleFileSegments
 
 SUPERBLOCK_NAME: Final = "superblock"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where the files of a store are. `file` is the one that locks and identity rest on."""
 
     path: Path
     file: Path
-    index: Path
+    index: Path  # type: ignore[assignment]  # a place is no tuple to search
     run: Path
     is_directory: bool
 

@@ -1,9 +1,9 @@
 """Statistics: what a store holds, and what all processes together did with it.
 
 What it holds is counted when asked. What was done is counted where it is done: in the row of positions, by whoever
-holds WRITE or leads a flush, in the transaction that does it. So no process has to be asked, none is forgotten when it
-is killed, and a commit pays 0.1 µs. The counters are volatile: they start at 0 where an index is made anew, after a
-power cut for example.
+holds WRITE, in the transaction that does it; flushes in the shared page, by whoever leads them. So no process has to be
+asked, none is forgotten when it is killed, and a commit pays 0.1 µs. The counters are volatile: they start at 0 where
+an index is made anew, after a power cut for example.
 """
 
 from collections.abc import Sequence

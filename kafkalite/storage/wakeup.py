@@ -10,14 +10,16 @@ A socket's path may be 108 bytes long, a store's directory longer: it is named r
 
 import contextlib
 import itertools
-import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kafkalite import clock, disk
 from kafkalite.clock import Deadline
 from kafkalite.storage.page import SharedPage
+
+if TYPE_CHECKING:
+    import socket
 
 LONGEST_SLEEP: Final = 1.0
 POLL_SLEEP: Final = 0.01
@@ -42,6 +44,8 @@ class Wakeup:
     def _poke_all(self) -> None:
         if self._directory is None:
             return
+        import socket  # noqa: PLC0415  (when somebody first sleeps, or is woken)
+
         sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             sender.setblocking(False)
@@ -73,9 +77,11 @@ class Wakeup:
         """What somebody needs who waits in his own way: see `wait` for the order of its calls."""
         return Sleeper(self.page, *self._bind())
 
-    def _bind(self) -> tuple[socket.socket | None, Path | None]:
+    def _bind(self) -> "tuple[socket.socket | None, Path | None]":
         if self._directory is None:
             return None, None
+        import socket  # noqa: PLC0415  (as above)
+
         name = f"{disk.process_id()}-{next(self._numbers)}{_SUFFIX}"
         receiver = None
         try:
@@ -104,7 +110,7 @@ class Sleeper:
     (`fileno` is -1) sleeping is polling.
     """
 
-    def __init__(self, page: SharedPage, receiver: socket.socket | None, path: Path | None) -> None:
+    def __init__(self, page: SharedPage, receiver: "socket.socket | None", path: Path | None) -> None:
         self._page = page
         self._receiver = receiver
         self._path = path

@@ -52,7 +52,7 @@ class Law:
 
 
 FLOORS: Final = (
-    Floor(("errors", "config", "model", "disk", "clock"), joined=True),
+    Floor(("errors", "config", "model", "disk", "clock", "log"), joined=True),
     Floor(("records",), pure=True),
     Floor(("storage",)),
     Floor(("coordinator", "partitioner"), pure=True),
@@ -147,7 +147,6 @@ GUARDED: Final[Mapping[str, Mapping[str, str]]] = {
     "fcntl": {"disk": "as above"},
     "open": {"disk": "as above", "demo": _OF_THE_DEMO, "testing": "golden files", "cli.info": "names processes"},
     "shutil": {
-        "storage.opening": "removes run/, which holds nothing that has to survive",
         "storage.backup": "removes what a backup that was killed left",
         "store": "removes the temporary store that `:memory:` was",
         "demo": _OF_THE_DEMO,

@@ -109,6 +109,36 @@ assert {"check", "repair", "copy_topics", "Report"} <= set(dir(kafkalite))
         child.succeed()
 
 
+def test_append_and_read_leave_out_the_dear_parts_of_the_standard_library(tmp_path: Path) -> None:
+    """Each costs more than all of the engine: half the import was theirs."""
+    code = """
+import sys, kafkalite
+with kafkalite.connect(sys.argv[1]) as store:
+    topic = store.topic("orders")
+    topic.append(b"1")
+    assert [record.value for record in topic.read()] == [b"1"]
+dear = {"dataclasses", "inspect", "logging", "traceback", "shutil", "socket", "zstandard", "asyncio", "msgspec"}
+assert not dear & set(sys.modules), dear & set(sys.modules)
+assert "Stats" in dir(kafkalite)
+"""
+    with procs.python(code, tmp_path / "shop.klite") as child:
+        child.succeed()
+
+
+def test_what_is_logged_is_silent_until_the_user_configures_it() -> None:
+    code = """
+from kafkalite.log import log
+log().getChild("workers").error("nobody is to see this")
+import logging
+logging.basicConfig(format="seen: %(message)s")
+log().error("this")
+assert len(logging.getLogger("kafkalite").handlers) == 1
+"""
+    with procs.python(code) as child:
+        child.succeed()
+        assert child.complaints == ["seen: this"]
+
+
 def test_import_starts_no_thread_and_configures_no_logging() -> None:
     code = """
 import signal, threading, logging
