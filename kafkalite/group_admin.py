@@ -17,6 +17,7 @@ from kafkalite.coordinator.records import OffsetCommit, OffsetCommits, check_gro
 from kafkalite.errors import GroupNotEmptyError, GroupNotFoundError, OffsetOutOfRangeError, UnknownTopicError
 from kafkalite.group_state import KINDS, Topics, groups, is_of, load
 from kafkalite.members import members_of_store
+from kafkalite.membership import refuse_share_group
 from kafkalite.model import TopicPartition
 from kafkalite.storage import internal, reader
 from kafkalite.storage.commit import Append
@@ -106,8 +107,8 @@ def group_lag(store: "Store", group_id: str) -> int:
 def alter_offsets(store: "Store", group_id: str, offsets: Mapping[TopicPartition, int | Committed]) -> None:
     """Commit offsets, the *next* ones, for a group without members, which need not exist yet; one atomic commit.
 
-    `Committed` says something along with an offset. Raises `GroupNotEmptyError`, `UnknownTopicError`,
-    `UnknownPartitionError`, and `OffsetOutOfRangeError` for an offset that lies outside of its partition.
+    `Committed` says something along with an offset. Raises `GroupNotEmptyError`, `ConfigError` for a share group,
+    `UnknownTopicError`, `UnknownPartitionError`, and `OffsetOutOfRangeError` for an offset outside of its partition.
     """
     check_group_id(group_id)
     engine = _engine(store)
@@ -131,7 +132,7 @@ def committed_offsets(store: "Store", group_id: str) -> dict[TopicPartition, Com
 def commit_offsets(store: "Store", group_id: str, offsets: Mapping[TopicPartition, Committed]) -> None:
     """As a consumer commits that assigns its partitions itself: any offset, not waiting for the flush, as members do.
 
-    Raises `GroupNotEmptyError`, `UnknownTopicError`, `UnknownPartitionError`.
+    Raises `GroupNotEmptyError`, `ConfigError` for a share group, `UnknownTopicError`, `UnknownPartitionError`.
     """
     check_group_id(group_id)
     engine = _engine(store)
@@ -179,6 +180,7 @@ def remove_dead(engine: Engine) -> None:
 
 def _commit(engine: Engine, group_id: str, offsets: Mapping[TopicPartition, Committed], *, waits: bool) -> None:
     def decide(transaction: lmdb.Transaction) -> list[Append]:
+        refuse_share_group(transaction, group_id)
         _refuse_members(engine, transaction, group_id)
         records = offset_records(transaction, group_id, offsets)
         return [Append(OFFSETS_LOG, internal.batch_of(records))] if records else []

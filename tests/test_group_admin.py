@@ -7,8 +7,16 @@ import pytest
 
 import kafkalite
 from kafkalite import TopicPartition
-from kafkalite.errors import GroupNotEmptyError, GroupNotFoundError
-from kafkalite.group_admin import alter_offsets, delete_group, describe_group, group_lag, list_groups
+from kafkalite.errors import ConfigError, GroupNotEmptyError, GroupNotFoundError
+from kafkalite.group_admin import (
+    Committed,
+    alter_offsets,
+    commit_offsets,
+    delete_group,
+    describe_group,
+    group_lag,
+    list_groups,
+)
 
 ZERO, ONE = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -61,6 +69,17 @@ def test_changes_of_several_offsets_are_one_commit_or_none(store: kafkalite.Stor
     with pytest.raises(kafkalite.UnknownPartitionError):
         alter_offsets(store, "g", {ZERO: 1, TopicPartition("t", 9): 0})
     assert list_groups(store) == []
+
+
+def test_offsets_of_a_share_group_are_refused(store: kafkalite.Store) -> None:
+    """Its offsets are not a consumer group's: one that both could be found in would be of two types."""
+    with store.share_group("g", ["t"]):
+        pass
+    for refused in (alter_offsets, commit_offsets):
+        with pytest.raises(ConfigError, match="'g' is a share group"):
+            refused(store, "g", {ZERO: Committed(1)})
+    with pytest.raises(GroupNotFoundError):
+        describe_group(store, "g")
 
 
 def test_deleted_group_leaves_nothing_and_is_not_there(store: kafkalite.Store) -> None:

@@ -433,7 +433,8 @@ class Engine:
     def _flush_at_last(self) -> None:
         deadline = Deadline(DEFAULT_TIMEOUT)
         self._flush(deadline)
-        self.flusher.settle(deadline)
+        with contextlib.suppress(StoreFullError):  # then it is not sealed, and the next opener goes on with the page
+            self.flusher.settle(deadline)
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:

@@ -203,10 +203,11 @@ class Index:
     def seen(self, transaction: lmdb.Transaction) -> Positions:
         """Where the journal stands, for who reads: what was flushed counts, be it in the index yet or not."""
         positions = read_positions(transaction)
-        flushed = self._page.flushed() if self._page is not None else None
-        if flushed is None or flushed.count == positions.flushes:
+        if self._page is None:
             return positions
-        return positions.after(flushed)
+        flushed = self._page.flushed()
+        is_known = flushed.end <= positions.durable and flushed.count == positions.flushes
+        return positions if is_known else positions.after(flushed)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[lmdb.Transaction]:

@@ -480,11 +480,12 @@ def close_store(
 
 def _seal(place: Place, opened: Opened) -> bool:
     """The last one out: make the index durable, then say so. False when the store has to be recovered."""
-    positions = opened.environment.positions()
+    with opened.environment.snapshot() as transaction:
+        positions = index.read_positions(transaction)
     now = superblock.read(opened.fd, str(place.path))
     assert now is not None, "an open store has a superblock"
     if positions.durable < positions.tail or now.state is not State.OPEN:
-        return False  # its last flush failed, and was reported
+        return False  # its last flush failed, and was reported; or the index could not be told of it
     opened.environment.sync()
     superblock.write(
         opened.fd,

@@ -12,10 +12,11 @@ import pytest
 
 import kafkalite
 from kafkalite import clock, disk
-from kafkalite.errors import OutcomeUnknownError, StoreFailedError
+from kafkalite.errors import OutcomeUnknownError, StoreFailedError, StoreFullError
 from kafkalite.storage import index, locks
 from kafkalite.storage.commit import Append, Operation
 from kafkalite.storage.engine import Engine
+from kafkalite.storage.flush import Flusher
 from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.place import resolve
@@ -348,6 +349,24 @@ def test_what_the_index_does_not_say_yet_outlives_the_process(
         assert store._engine.index.positions() == before
         assert values(store) == [b"x"]
         assert store.check().ok
+
+
+def test_a_full_disk_at_the_last_close_leaves_it_to_the_next_opener(path: Path) -> None:
+    """All is acknowledged and on the disk: there is nothing that closing could report."""
+
+    def full(self: Flusher, *_: object) -> None:
+        raise StoreFullError("the disk is full")
+
+    store = kafkalite.connect(path)
+    store.topic("t").append(b"x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flusher, "_change", full)
+        store.close()
+    assert state_of(path).state is State.OPEN
+    with kafkalite.connect(path) as store:
+        assert values(store) == [b"x"]
+        assert store.check().ok
+    assert state_of(path).state is State.SEALED
 
 
 def test_a_page_that_says_more_than_was_appended_is_not_believed(engine: Engine) -> None:
