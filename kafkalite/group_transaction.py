@@ -1,7 +1,8 @@
 """A group's part in a transaction: what it handed out is committed with the records, or handed out again.
 
-While the transaction is open the member gives nothing up (`Membership.is_held`: it takes no notice of what the group
-decides), so that what it handed out is its own at the commit; unless it was fenced, and then the commit is refused.
+While the transaction is open the member gives nothing up (`Membership.is_held`: once it has partitions it takes no
+notice of what the group decides), so that what it handed out is its own at the commit; unless it was fenced, and then
+the commit is refused.
 
 Offsets may also be sent to a transaction, for a consumer that is elsewhere (`SentOffsets`). Nothing holds that one
 back, so it is named with its epoch, and has to be at that epoch when the offsets are sent, and still at the commit:

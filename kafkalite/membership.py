@@ -76,7 +76,9 @@ class Membership:
         self.deadline_ms: int | None = None
         self.is_waiting = False
         self.is_held = False
-        """Whether a transaction holds its offsets: until that is over it goes along with nothing, unless fenced."""
+        """Whether a transaction holds its offsets: until that is over it goes along with nothing, unless fenced, or
+        as long as it has nothing that it could be asked to give up.
+        """
         self.owes_look = False
         """Whether the group changed, nothing for this member, and `look` is to follow."""
         self.is_settled = False
@@ -126,7 +128,7 @@ class Membership:
 
     def has_changed(self) -> bool:
         """Whether the group, one that shares its place in the page, or the catalogue changed since `sync`."""
-        if self.is_held and self.hand is not None and self.hand.is_mine():
+        if self.is_held and self.owned and self.hand is not None and self.hand.is_mine():
             return False
         try:
             return bool(self.page.epochs[self._place] != self._seen) or self.told > self.catalogue

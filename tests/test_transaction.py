@@ -486,6 +486,28 @@ def test_nothing_is_given_up_while_a_transaction_holds_it(store: Store) -> None:
             assert len(first.assignment) == len(second.assignment) == 1
 
 
+@pytest.mark.parametrize("until", ["end", None])
+def test_a_member_that_has_nothing_yet_takes_what_it_is_given_within_its_transaction(store: Store, until: Any) -> None:
+    """It has nothing to give up: taking no notice of the group it would wait for its partitions for ever."""
+    source = store.topic("in2", partitions=2)
+    for number in range(2):
+        source.append_many([b"%d" % number] * 3, partition=number)
+    store.topic("out")
+    with store.consumer_group("g", source, **MANUAL) as first:
+        assert len(first.poll(1)) == 1
+        with store.consumer_group("g", source, **MANUAL) as second:
+            with store.transaction(second) as tx:
+                assert second.assignment == []
+                gives_up = threading.Timer(0.2, lambda: first.poll(timeout=0))
+                gives_up.start()
+                found = [record.value for record in second.records(until=until, max_records=3, timeout=10)]
+                gives_up.join()
+                assert len(found) == 3
+                tx.send_many("out", found)
+            assert values(store, "out") == found
+            assert list(second.committed().values()) == [3]
+
+
 def test_a_member_that_was_removed_meanwhile_commits_nothing(store: Store, source: Any) -> None:
     with store.consumer_group("g", source, **MANUAL) as group:
         with pytest.raises(FencedMemberError), store.transaction(group) as tx:
