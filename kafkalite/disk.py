@@ -304,6 +304,15 @@ def map_read_only(fd: int, start: int, size: int) -> Map:
     return mmap.mmap(fd, size, access=mmap.ACCESS_READ, offset=start)
 
 
+def find(data: bytes | Map, what: bytes, start: int) -> int:
+    """Where something longer than a byte is, from `start` on; -1 when nowhere, and where it ends with the last byte.
+
+    That byte is left out because Python before 3.11.5 looks at one more than it searches (python/cpython#105235), and
+    behind a map there may be nothing: SIGSEGV.
+    """
+    return data.find(what, start, len(data) - 1)
+
+
 def map_shared(fd: int, size: int) -> Map:
     """A map that all processes write and read."""
     look("map")

@@ -185,7 +185,7 @@ class Journal:
 
 def valid_frames(data: bytes | disk.Map, number: int, at: int = segment.HEADER_SIZE) -> Iterator[Frame]:
     """Every frame of a segment that passes its check, whatever lies between."""
-    while (at := data.find(frame.MAGIC, at)) >= 0:
+    while (at := disk.find(data, frame.MAGIC, at)) >= 0:
         found = None
         if at % frame.ALIGNMENT == 0:
             found = frame.decode(data, at, segment.position_of(number, at))

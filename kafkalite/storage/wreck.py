@@ -171,7 +171,7 @@ def _headless(file: Path, start: int, end: int, hints: Sequence[int]) -> Iterato
     data = data_of(Piece(0, file, start, end - start, end - start, None))
     anchors: list[tuple[int, int]] = []
     at, tries = -1, ANCHOR_TRIES
-    while tries and (at := data.find(frame.MAGIC, at + 1)) >= 0:
+    while tries and (at := disk.find(data, frame.MAGIC, at + 1)) >= 0:
         if at % frame.ALIGNMENT:
             continue
         found = frame.decode(data, at, segment.position_of(anchors[-1][0], at - anchors[-1][1])) if anchors else None
