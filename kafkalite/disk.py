@@ -266,10 +266,11 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
 
 
 def remove_files(directory: Path) -> None:
-    """Remove a directory that holds nothing but files, and nothing that counts; what cannot be removed stays."""
+    """Remove a directory of files, of which none counts; what cannot be removed stays, and the directory with it."""
     with contextlib.suppress(OSError):
-        for entry in directory.iterdir():
-            entry.unlink()
+        for entry in list(directory.iterdir()):
+            with contextlib.suppress(OSError):
+                entry.unlink()
         directory.rmdir()
 
 

@@ -22,11 +22,17 @@ T = TypeVar("T")
 
 
 class Made:
-    """Equal, and hashed alike, when of one class and with equal fields: what a serde is. (Importing dataclasses, which
-    would do the same, takes a fifth of what importing kafkalite may take.)
+    """A value: each field is set once; equal, and hashed alike, when of one class and with equal fields.
+
+    (Importing dataclasses, which would do the same, takes a fifth of what importing kafkalite may take.)
     """
 
     __slots__: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, name):
+            raise AttributeError(f"{name}={value!r} cannot be set: {self!r} does not change, make another serde")
+        object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and other._fields() == self._fields()

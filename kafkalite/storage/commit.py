@@ -113,7 +113,7 @@ class _Group:
         self.go_on()
 
     def take_in(self, flushed: Flushed) -> None:
-        """Have in the index, with what is appended, how far flushes came."""
+        """Have in the index, with what is appended, how far flushes came; beyond all that is there none came."""
         end, self.flushes, self.flush_us = flushed
         if end <= self.tail:
             self.durable, self.published = max(self.durable, end), max(self.published, end)

@@ -37,7 +37,7 @@ from kafkalite.storage import catalogue, frame, index, recovery, segment, superb
 from kafkalite.storage.index import Index
 from kafkalite.storage.journal import Journal
 from kafkalite.storage.locks import Locks
-from kafkalite.storage.page import LONG_AGO, Flushed, SharedPage, left_behind
+from kafkalite.storage.page import EMPTY, LONG_AGO, Flushed, SharedPage, left_behind
 from kafkalite.storage.place import SUPERBLOCK_NAME, Place
 from kafkalite.storage.recovery import End
 from kafkalite.storage.segment import Header
@@ -219,10 +219,8 @@ def _new_page(place: Place, *, goes_on: bool) -> SharedPage:
     left = left_behind(place.run) if goes_on else b""
     disk.remove_files(place.run)
     disk.make_directory(place.run, 0o700)
-    if left:
-        return SharedPage(place.run, left)
-    page = SharedPage(place.run)
-    if goes_on:
+    page = SharedPage(place.run, left or EMPTY)
+    if goes_on and not left:
         page.set_flush_due(LONG_AGO)  # the last flush may have failed unheard
     return page
 

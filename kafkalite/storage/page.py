@@ -45,6 +45,7 @@ _PIDS: Final = _STAMPS + 8 * SLOTS
 _EPOCHS: Final = _PIDS + 4 * SLOTS
 _HANDS: Final = _EPOCHS + 8 * GROUPS
 SIZE: Final = _HANDS + 8 * HAND_WORDS * HANDS
+EMPTY: Final = bytes(SIZE)
 FILE_NAME: Final = "page"
 _HOLDERS: Final = 64
 _LOCK_FILE: Final = 96
@@ -66,15 +67,18 @@ class Flushed(NamedTuple):
 
 
 class SharedPage:
-    """The map, or private memory of the same size where there can be no map."""
+    """The map, or private memory of the same size where there can be no map.
 
-    def __init__(self, directory: Path | None, contents: bytes = bytes(SIZE)) -> None:
+    Who has the store alone gives `contents`, whatever there was; who joins others takes the page as it is.
+    """
+
+    def __init__(self, directory: Path | None, contents: bytes | None = None) -> None:
         self._map: disk.Map | bytearray = bytearray(SIZE)
         if directory is not None:
             fd = disk.open_file(directory / FILE_NAME, write=True, create=True)
             try:
-                if disk.file_size(fd) < SIZE:
-                    disk.write(fd, [contents], 0, SIZE)
+                if contents is not None or disk.file_size(fd) < SIZE:
+                    disk.write(fd, [contents or EMPTY], 0, SIZE)
                 self._map = disk.map_shared(fd, SIZE)
             finally:
                 disk.close(fd)

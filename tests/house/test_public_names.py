@@ -130,6 +130,7 @@ def test_what_is_logged_is_silent_until_the_user_configures_it() -> None:
 from kafkalite.log import log
 log().getChild("workers").error("nobody is to see this")
 import logging
+assert len(logging.getLogger("kafkalite").handlers) == 1
 logging.basicConfig(format="seen: %(message)s")
 log().error("this")
 assert len(logging.getLogger("kafkalite").handlers) == 1

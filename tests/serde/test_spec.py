@@ -34,6 +34,14 @@ def test_serde_pickles_and_equals_another_of_its_spec(spec):
         assert pickle.loads(pickle.dumps(serde)).deserialize_many([]) == []
 
 
+@pytest.mark.parametrize("spec", [bytes, str, Order, optional(str), Reversed()], ids=repr)
+def test_serde_does_not_change(spec):
+    serde = resolve(spec)
+    for name in ("is_identity", *serde.__slots__):
+        with pytest.raises(AttributeError, match=f"{name}=None cannot be set: .* make another serde"):
+            setattr(serde, name, None)
+
+
 def test_serdes_of_different_specs_differ():
     serdes = [resolve(spec) for spec in SPECS if spec != optional(bytes)]
     assert all(a != b for i, a in enumerate(serdes) for b in serdes[:i])

@@ -205,6 +205,27 @@ os._exit(7)
     assert rebuilds == []
 
 
+def test_a_page_of_another_boot_says_nothing_whatever_else_lies_beside_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be believed: how far flushes came, and what members have in hand, stand there only."""
+    store = kafkalite.connect(path)
+    store.topic("t").append(b"x")
+    page, run = store._engine.wakeup.page, store._engine.place.run
+    page.epochs[7] = 7
+    page.set_flushed(2**63, 0)
+    (run / "directory").mkdir()
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listed(self))))  # what cannot be removed comes first
+    abandon(store)
+    reboot(monkeypatch)
+    with kafkalite.connect(path) as store:
+        page = store._engine.wakeup.page
+        assert page.epochs[7] == 0
+        assert page.flushed().end == store._engine.index.positions().durable < 2**63
+        assert store.check().ok
+
+
 @pytest.mark.parametrize("boot", ["another", "none"])
 def test_another_boot_or_an_unknown_one_is_not_trusted(
     path: Path, rebuilds: list[Path], monkeypatch: pytest.MonkeyPatch, boot: str

@@ -54,7 +54,7 @@ def test_a_kill_between_two_words_of_a_flush_leaves_the_one_before(
         one.set_flushed(1 << 40, 0)
     after = other.flushed()
     assert after.count == before.count
-    assert after.end == before.end if words < 2 else 1 << 40
+    assert after.end == (before.end if words < 2 else 1 << 40)
 
 
 class Killed:

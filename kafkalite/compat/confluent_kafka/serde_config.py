@@ -1,11 +1,10 @@
 """What SerializingProducer and DeserializingConsumer take out of their configuration: serdes, or builders of them."""
 
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-_log = logging.getLogger("kafkalite")
+from kafkalite.log import log
 
 
 class Serdes:
@@ -67,7 +66,7 @@ def close(serdes: Sequence[Any]) -> None:
             if first is None:
                 first = error
             else:
-                _log.warning("Failed to close serde %r", serde, exc_info=True)
+                log().warning("Failed to close serde %r", serde, exc_info=True)
     if first is not None:
         raise first
 
